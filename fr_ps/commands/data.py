@@ -74,7 +74,8 @@ def _add_arguments(data: Parser) -> None:
         "--layout",
         type=SyntheticLayout,
         default="plain",
-        help="plain: captures/ with lights.csv, and labels.csv; photoface: the layout in which Photoface is distributed",
+        help="plain: captures/ with lights.csv, and labels.csv; diligent, lp: likewise in the layouts of DiLiGenT, with masks, "
+        "and of light domes, with one .lp file for all sessions; photoface: the layout in which Photoface is distributed",
     )
     synthetic.add_class_arguments(SyntheticConfig, None)
     subcommands.add_subcommand("synthetic", synthetic, help="write synthetic faces as raw captures")
@@ -199,7 +200,7 @@ def _synthetic(arguments: Namespace) -> None:
         raise InputError(f"{out}: already exists; name a new folder")
     with progress("make faces", config.people * config.sessions, "sessions") as advance, atomic_folder(out) as temporary:
         write_synthetic_captures(temporary, **vars(config), layout=layout, advance=advance)
-    print(f"captures: {out / 'captures'}\nlabels: {out / 'labels.csv'}" if layout == "plain" else f"captures: {out}")
+    print(f"captures: {out}" if layout == "photoface" else f"captures: {out / 'captures'}\nlabels: {out / 'labels.csv'}")
 
 
 def _check_output(arguments: Namespace, kind: str, out: Path | None = None) -> None:

@@ -1,7 +1,7 @@
 """The command `predict` and the gallery commands `enroll`, `identify`, `verify` and `forget`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -18,6 +18,7 @@ from fr_ps.arguments import (
     add_overwrite_flag,
     add_shard_flags,
 )
+from fr_ps.config import CaptureLayout
 from fr_ps.errors import InputError
 from fr_ps.progress import echo, progress
 from fr_ps.shards import Shard, parse_shard_flags
@@ -187,6 +188,9 @@ def _add_inference_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--captures", type=str, default=None, help="raw captures, instead of --data")
     parser.add_argument("--labels", type=str, default=None, help="CSV of id,session: use these sessions only")
     parser.add_argument("--prior", type=str, default=None, help="with --captures: the mean face that prepare used")
+    parser.add_argument(
+        "--layout", type=Literal["auto", CaptureLayout], default="auto", help="with --captures: their layout; auto: detected."
+    )
     add_batch_flag(parser)
     add_device_flag(parser)
     add_engine_flag(parser)
@@ -268,7 +272,7 @@ def _list_sessions(arguments: Namespace, recognizer: "Recognizer", part: str | N
     table = Path(arguments.labels) if arguments.labels else None
     if not arguments.captures:
         return list_prepared_sessions(recognizer, Path(arguments.data), table, part)
-    sessions = list_capture_sessions(recognizer, Path(arguments.captures), table, arguments.prior)
+    sessions = list_capture_sessions(recognizer, Path(arguments.captures), table, arguments.prior, arguments.layout)
     if warning := format_warning(recognizer.info.preparation):
         echo(warning)
     return sessions

@@ -8,7 +8,7 @@ JOINT: BranchName = "joint"
 """Name of the branch that reads all maps."""
 Attribute = Literal["gender", "spectacles", "facial_hair", "pose", "emotion"]
 LabelForm = Literal["auto", "raw", "reduced", "encoded"]
-SyntheticLayout = Literal["plain", "photoface"]
+SyntheticLayout = Literal["plain", "photoface", "diligent", "lp"]
 CaptureLayout = Literal["plain", "photoface", "diligent", "lp"]
 MaskSource = Literal["file", "auto", "none"]
 Align = Literal["auto", "landmarks", "boxes", "mask", "none"]

@@ -1,5 +1,6 @@
 """From one capture to its maps, and the record of the settings that made the maps of a data set."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -11,15 +12,19 @@ from fr_ps.data.layout import session_folder
 from fr_ps.data.mean_face import MeanFace, load_mean_face
 from fr_ps.errors import InputError
 from fr_ps.json_files import NonNegativeInt, read_json
+from fr_ps.photometric.acquisition import Acquisition, AcquisitionRange, describe_acquisition, summarize_acquisitions
 from fr_ps.photometric.align import align_capture, landmark_error
 from fr_ps.photometric.captures import Capture, ReadingSettings, read_capture
 from fr_ps.photometric.frame import Box
 from fr_ps.photometric.maps import SurfaceMaps, compute_maps
 from fr_ps.photometric.quality import MEASURES
+from fr_ps.tables import SessionKey
 
 RECORD_FILE = "prepared.json"
 FORMAT = 4
 """Format of the maps. Increased whenever the same pictures and settings would give other maps."""
+_MAX_RECORDS = 1000
+"""Sessions whose records a summary reads, in about a second."""
 _SETTINGS = (
     "size",
     "align",
@@ -69,6 +74,7 @@ def capture_to_maps(
     _check_finite(maps, folder)
     stored_frame = asdict(frame.scaled(capture.reduction))
     details = {"layout": capture.layout, "aligned_by": aligned_by, "frame": stored_frame} | maps.notes | {"quality": maps.quality}
+    details["acquisition"] = asdict(describe_acquisition(capture))
     if capture.saturation_level is not None:
         details["pile_up"] = capture.saturation_level
     if capture.encoded:
@@ -112,6 +118,7 @@ class _PreparationDetails:
     convexity: tuple[tuple[float, float], tuple[float, float]]
     twist_agreement: float
     quality: dict[str, float]
+    acquisition: Acquisition | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +165,32 @@ def find_preparation(root: Path, subject: str, session: str) -> dict[str, Any]:
         return {"format": FORMAT} | {key: settings[key] for key in (*_SETTINGS, "prior")} | align
     except (InputError, KeyError):
         return {}
+
+
+def find_acquisitions(root: Path, keys: Sequence[SessionKey]) -> AcquisitionRange | None:
+    """The range of lights and bit depths of the captures from which the sessions `keys` of the data set at `root` were made.
+
+    Reads the records of `_MAX_RECORDS` sessions, spread over the list, if there are more.
+
+    Returns:
+        None if a session has no record of them: another version of `prepare` wrote it, or another program.
+    """
+    found = []
+    for key in keys[:: max(1, -(-len(keys) // _MAX_RECORDS))]:
+        try:
+            one = recorded_acquisition(read_record(session_folder(root, *key))["done"])
+        except InputError:
+            return None
+        if one is None:
+            return None
+        found.append(one)
+    return summarize_acquisitions(found) if found else None
+
+
+def recorded_acquisition(details: dict[str, Any]) -> Acquisition | None:
+    """How the capture with these `details` of its preparation was taken; None if they lack it, as those of version 0.1."""
+    stored = details.get("acquisition")
+    return Acquisition(**{one.name: stored[one.name] for one in fields(Acquisition) if one.name in stored}) if stored else None
 
 
 def reproduce_preparation(settings: dict[str, Any], mean_face_file: str | None) -> tuple[PrepareConfig, MeanFace | None]:

@@ -20,6 +20,7 @@ from fr_ps.files import atomic_folder, open_regular, sync_file, write_atomic, wr
 from fr_ps.json_files import NonNegativeInt, PositiveInt, read_json
 from fr_ps.models import build_network
 from fr_ps.models.network import FaceNetwork
+from fr_ps.photometric.acquisition import AcquisitionRange
 
 WEIGHTS_FILE = "model.safetensors"
 INFO_FILE = "model.json"
@@ -41,6 +42,7 @@ class ModelInfo:
         provenance: run, data digest, git commit, versions.
         preparation: the settings of `prepare` for the training maps, which captures need too; empty if unknown.
         joint: the maps that the joint branch reads; empty without one.
+        acquisition: lights and bit depth of the training captures; None if unknown.
     """
 
     branches: dict[str, ModelConfig]
@@ -51,6 +53,7 @@ class ModelInfo:
     provenance: dict[str, str]
     preparation: dict[str, Any] = field(default_factory=dict)
     joint: tuple[str, ...] = ()
+    acquisition: AcquisitionRange | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ class Capture:
         mask: (H, W) bool: the pixels that show the face or object; None: all.
         saturation_level: the stored value, below the largest that the files can store, at which the camera saturates; None
             if the data shows no such value.
+        white_level: the stored value at which the camera saturates: as set, as found, or the largest of the files.
         reduction: side of the squares of stored pixels whose mean is a pixel here. Landmarks are in pixels of `images`.
         layout: of the files.
         encoded: whether a picture is JPEG, or is tagged as sRGB or gamma.
@@ -55,6 +56,7 @@ class Capture:
     reduction: int = 1
     layout: CaptureLayout = "plain"
     encoded: bool = False
+    white_level: int | None = None
 
     def __post_init__(self) -> None:
         if self.saturated is None:
@@ -119,6 +121,7 @@ def read_capture(folder: Path, settings: ReadingSettings = ReadingSettings(), ro
         pictures.reduction,
         lights_file.layout,
         pictures.encoded,
+        pictures.saturation_level or pictures.white_level,
     )
 
 
@@ -132,6 +135,7 @@ class _Pictures(NamedTuple):
     images: np.ndarray
     saturated: np.ndarray
     saturation_level: int | None
+    white_level: int | None
     size: tuple[int, int]
     reduction: int
     opaque: np.ndarray | None
@@ -177,7 +181,9 @@ def _read_pictures(folder: Path, stated: StatedLights, settings: ReadingSettings
     saturated = np.empty(images.shape, dtype=bool)
     for place, white in enumerate(whites):
         np.greater_equal(brightest[place], white if level is None else level, out=saturated[place])
-    return _Pictures(images, saturated, None if level is None else first.stored(level), size, reduction, opaque, encoded)
+    stored_level = None if level is None else first.stored(level)
+    white_level = None if first.is_float else round(first.stored(first.white))
+    return _Pictures(images, saturated, stored_level, white_level, size, reduction, opaque, encoded)
 
 
 def _stripes(size: tuple[int, int], reduction: int) -> Iterator[tuple[slice, slice]]:

@@ -129,7 +129,7 @@ def _measure_accuracy(
     embeddings = []
     for start in range(0, len(ids), batch):
         read = [by_key[key].read() for key in result.keys[start : start + batch]]
-        embeddings.append(infer({name: np.stack([maps[name] for maps in read]) for name in recognizer.info.modalities})[0])
+        embeddings.append(infer({name: np.stack([one.maps[name] for one in read]) for name in recognizer.info.modalities})[0])
     for row, outputs in zip(rows, (result.predictions.embeddings, np.concatenate(embeddings))):
         row["identity AUC"] = verification_metrics(AllPairs(outputs, ids).score()).values["auc"]
     return f"accuracy on {len(ids)} sessions of {len(np.unique(ids))} subjects of {data}"

@@ -19,11 +19,12 @@ from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.data.layout import CHANNELS
 from fr_ps.errors import InputError, one_line
 from fr_ps.models.folder import weights_digest
+from fr_ps.serving.request import CAPTURE_COLUMNS
 
 PACKAGE_FOLDER = Path(__file__).parents[1]
 PYFUNC_FILE = Path(__file__).with_name("pyfunc_model.py")
 MODEL_ARTIFACT = "model"
-INPUT_COLUMNS = (*CHANNELS, "images", "azimuth_deg", "elevation_deg", "intensity", "landmarks")
+INPUT_COLUMNS = (*CHANNELS, *CAPTURE_COLUMNS)
 """Columns of a request, one row per session: its maps, or its images with their lights."""
 REQUIREMENTS = (
     "annotated-types",

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from fr_ps.config import PrepareConfig
+from fr_ps.config import CaptureLayout, PrepareConfig
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.data.layout import DATA_FOLDER, LABELS_FILE, is_directory, map_file, read_map, session_folder, session_keys
 from fr_ps.data.mean_face import MeanFace
@@ -18,6 +18,7 @@ from fr_ps.data.split_files import SPLIT_FILE, read_parts
 from fr_ps.errors import InputError
 from fr_ps.files import check_path_component
 from fr_ps.models.inference import Predictions, concatenate_predictions
+from fr_ps.photometric.acquisition import Acquisition, acquisition_warning
 from fr_ps.photometric.orientation import ORIENTATION_SAMPLE, NormalStatistics, axes_warning, normal_statistics
 from fr_ps.photometric.sources import list_sources
 from fr_ps.progress import OnProgress, no_progress
@@ -29,6 +30,13 @@ ModalityMaps = dict[str, np.ndarray]
 READER_THREADS = 2
 
 
+class SessionMaps(NamedTuple):
+    """The maps of one session, and how its capture was taken; None for prepared maps."""
+
+    maps: ModalityMaps
+    acquisition: Acquisition | None = None
+
+
 class SessionInput(Protocol):
     """One session to predict."""
 
@@ -36,7 +44,7 @@ class SessionInput(Protocol):
     def key(self) -> SessionKey:
         """(id, session)."""
 
-    def read(self) -> ModalityMaps:
+    def read(self) -> SessionMaps:
         """Its maps, checked.
 
         Raises:
@@ -52,7 +60,7 @@ class PreparedSession:
     root: Path
     key: SessionKey
 
-    def read(self) -> ModalityMaps:
+    def read(self) -> SessionMaps:
         """The maps that the model reads; see `SessionInput`."""
         maps = {}
         for modality in self.recognizer.info.modalities:
@@ -61,7 +69,7 @@ class PreparedSession:
                 raise InputError(f"{session_folder(self.root, *self.key) / modality}.npy: no such file; prepare it")
             maps[modality] = read_map(file, modality)
             self.recognizer.check_size(maps[modality], str(file))
-        return maps
+        return SessionMaps(maps)
 
 
 @dataclass(frozen=True)
@@ -79,13 +87,14 @@ class CaptureSession:
     root: Path
     error: str = ""
 
-    def read(self) -> ModalityMaps:
+    def read(self) -> SessionMaps:
         """The maps that the model reads; see `SessionInput`."""
         if self.error:
             raise InputError(self.error)
-        maps, _ = capture_to_maps(self.folder, self.config, None, self.mean_face, self.root)
+        maps, details = capture_to_maps(self.folder, self.config, None, self.mean_face, self.root)
         modalities = self.recognizer.info.modalities
-        return {name: self.recognizer.check_map(name, getattr(maps, name), f"{self.folder}: {name}") for name in modalities}
+        checked = {name: self.recognizer.check_map(name, getattr(maps, name), f"{self.folder}: {name}") for name in modalities}
+        return SessionMaps(checked, Acquisition(**details["acquisition"]))
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,8 @@ class PredictionResult:
         keys: (id, session) of the n predicted sessions, in the order of the input.
         predictions: of these n sessions.
         failures: sessions that could not be read.
-        warning: the axes of the normals are probably wrong; None if they look right, or if no normals were read.
+        warning: a line each, if the axes of the normals are probably wrong, and if captures differ from those of the training
+            data; None without one.
     """
 
     keys: list[SessionKey]
@@ -141,7 +151,11 @@ def list_prepared_sessions(
 
 
 def list_capture_sessions(
-    recognizer: Recognizer, root: Path, table: Path | None = None, prior: str | None = None
+    recognizer: Recognizer,
+    root: Path,
+    table: Path | None = None,
+    prior: str | None = None,
+    layout: CaptureLayout | Literal["auto"] = "auto",
 ) -> list[SessionInput]:
     """The sessions of the raw captures below `root`. Their maps are computed with the settings of the model's training maps.
 
@@ -150,11 +164,13 @@ def list_capture_sessions(
         root: folder of `{id}/{session}/`.
         table: CSV of id and session: only these sessions; None: all.
         prior: file of the mean face, if the training maps were prepared with one.
+        layout: of the captures.
 
     Raises:
         InputError: there are no captures, the table lists a session without one, or the mean face is missing or different.
     """
     config, mean_face = reproduce_preparation(recognizer.info.preparation, prior)
+    config = replace(config, layout=layout)
     unusable: dict[SessionKey, str] = {}
     folders = {(source.id, source.session): source.folder for source in list_sources(root, unusable)}
     sessions: dict[SessionKey, SessionInput] = {
@@ -201,18 +217,23 @@ def predict_readable(
     parts: list[Predictions] = []
     failures: list[FailedSession] = []
     normals: list[NormalStatistics] = []
+    acquisitions: list[tuple[str, Acquisition]] = []
     outcomes = _read_sessions(sessions, 2 * batch)
     while chunk := list(islice(outcomes, batch)):
         failures += [outcome for _, outcome in chunk if isinstance(outcome, FailedSession)]
         readable = [(key, outcome) for key, outcome in chunk if not isinstance(outcome, FailedSession)]
         if readable:
-            maps = {modality: np.stack([session[modality] for _, session in readable]) for modality in recognizer.info.modalities}
-            parts.append(recognizer.predict_checked(maps, batch, ["/".join(key) for key, _ in readable]))
+            names = ["/".join(key) for key, _ in readable]
+            modalities = recognizer.info.modalities
+            maps = {modality: np.stack([session.maps[modality] for _, session in readable]) for modality in modalities}
+            parts.append(recognizer.predict_checked(maps, batch, names))
+            acquisitions += [(name, one.acquisition) for name, (_, one) in zip(names, readable) if one.acquisition]
             if "normal" in maps:
                 normals += [normal_statistics(normal) for normal in maps["normal"][: ORIENTATION_SAMPLE - len(normals)]]
         keys += [key for key, _ in readable]
         advance(len(chunk))
-    return PredictionResult(keys, concatenate_predictions(parts or [_EMPTY]), failures, axes_warning(normals))
+    warnings = filter(None, (axes_warning(normals), acquisition_warning(recognizer.info.acquisition, acquisitions)))
+    return PredictionResult(keys, concatenate_predictions(parts or [_EMPTY]), failures, "\n".join(warnings) or None)
 
 
 def check_not_empty(result: PredictionResult) -> PredictionResult:
@@ -231,7 +252,7 @@ _EMPTY = Predictions(np.empty((0, 0), np.float32), {task: np.empty((0, 0), np.fl
 """Predictions of no session."""
 
 
-def _read_sessions(sessions: Sequence[SessionInput], limit: int) -> Iterator[tuple[SessionKey, ModalityMaps | FailedSession]]:
+def _read_sessions(sessions: Sequence[SessionInput], limit: int) -> Iterator[tuple[SessionKey, SessionMaps | FailedSession]]:
     """Yield the maps of each session, in order, or why it cannot be read. At most `limit` are read ahead."""
     rest = iter(sessions)
     with ThreadPoolExecutor(READER_THREADS, thread_name_prefix="maps") as pool:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from fr_ps.errors import InputError
 from fr_ps.models.folder import load_model, weights_digest
 from fr_ps.models.inference import BATCH_SIZE, Predictions, concatenate_predictions, predict_batch, require_finite
 from fr_ps.models.thresholds import ValidationThreshold, read_thresholds
+from fr_ps.photometric.acquisition import Acquisition, acquisition_warning
 from fr_ps.serving.engine import OnnxEngine, load_onnx_engine, pick_engine
 from fr_ps.serving.gallery import Gallery, Match, normalize_rows
 
@@ -192,23 +193,43 @@ class Recognizer:
             raise InputError(f"{self.folder}: has no thresholds, as it was trained without a validation set; give --threshold")
         return self.thresholds.for_fmr(fmr)
 
-    def capture_to_maps(self, capture: str | Path, prior: str | None = None) -> dict[str, np.ndarray]:
+    def capture_to_maps(
+        self, capture: str | Path, prior: str | None = None, captures: str | Path | None = None
+    ) -> dict[str, np.ndarray]:
         """The maps of a raw capture, computed with the settings of the model's training maps: modality to H x W (x 3).
 
-        Issues a Python warning if another format version of `prepare` made the training maps.
+        Issues a Python warning if another format version of `prepare` made the training maps, or if the capture differs from
+        those of the training data in lights or bit depth.
 
         Args:
-            capture: folder of one session, with its images and lights.
+            capture: folder of one session, in a layout that `prepare` reads.
             prior: file of the mean face, if the training maps were prepared with one.
+            captures: folder of all captures, if the file of lights is above that of the session.
 
         Raises:
             InputError: the capture cannot be used.
         """
-        config, mean_face = reproduce_preparation(self.info.preparation, prior)
-        if warning := format_warning(self.info.preparation):
+        maps, acquisition = self.solve_capture(Path(capture), prior, Path(captures) if captures else None)
+        for warning in self.capture_warnings([(str(capture), acquisition)]):
             warnings.warn(warning, stacklevel=2)
-        maps, _ = capture_to_maps(Path(capture), config, None, mean_face)
-        return {modality: getattr(maps, modality) for modality in self.info.modalities}
+        return maps
+
+    def solve_capture(
+        self, capture: Path, prior: str | None = None, captures: Path | None = None, ambient: str | None = None
+    ) -> tuple[dict[str, np.ndarray], Acquisition]:
+        """`capture_to_maps` without warnings; returns also how the capture was taken.
+
+        `ambient` is the name of the image without the lights; None: as in the training.
+        """
+        config, mean_face = reproduce_preparation(self.info.preparation, prior)
+        config = replace(config, ambient=ambient or config.ambient)
+        maps, details = capture_to_maps(capture, config, None, mean_face, captures)
+        return {name: getattr(maps, name) for name in self.info.modalities}, Acquisition(**details["acquisition"])
+
+    def capture_warnings(self, captures: Sequence[tuple[str, Acquisition]]) -> list[str]:
+        """Warnings about maps of captures, given by name: `format_warning` and `acquisition_warning`."""
+        found = format_warning(self.info.preparation), acquisition_warning(self.info.acquisition, captures)
+        return [warning for warning in found if warning]
 
     def predicted_classes(self, attribute: str, probabilities: np.ndarray) -> list[str]:
         """The class names for (n, classes) probabilities; of two classes, at the validation threshold if there is one."""

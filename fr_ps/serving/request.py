@@ -1,7 +1,8 @@
 """Prediction requests of an MLflow model, as over HTTP: a table with one row per session, of maps or of images and lights.
 
-A map is an array, nested lists, or a .npy file in base64. `images` is a list of image files in base64, with `azimuth_deg`,
-`elevation_deg` and optionally `intensity` of their lights, and optionally `landmarks`, the text of a `metadata.txt`.
+A map is an array, nested lists, or a .npy file in base64. `images` is a list of image files in base64, with the columns of a
+`lights.csv` as lists: `azimuth_deg` and `elevation_deg`, or `x`, `y` and `z`; and optionally intensities. Also optional are
+`mask` and `ambient`, image files in base64, and `landmarks`, the text of a `metadata.txt`.
 """
 
 import base64
@@ -20,12 +21,12 @@ import numpy as np
 import pandas as pd
 
 from fr_ps.data.layout import CHANNELS
-from fr_ps.data.preparation import format_warning
 from fr_ps.errors import InputError
 from fr_ps.models.inference import Predictions, concatenate_predictions
 from fr_ps.npy import NpyError, read_npy
+from fr_ps.photometric.acquisition import Acquisition
 from fr_ps.photometric.images import count_pixels
-from fr_ps.photometric.lights import LIGHTS_FILE
+from fr_ps.photometric.lights import ANGLE_COLUMNS, COLOR_INTENSITY_COLUMNS, INTENSITY_COLUMN, LIGHTS_FILE, VECTOR_COLUMNS
 from fr_ps.photometric.orientation import axes_warning, normal_statistics
 from fr_ps.photometric.photoface import LANDMARKS_FILE
 from fr_ps.serving.recognizer import Recognizer
@@ -38,9 +39,13 @@ MAX_REQUEST_PIXELS = 100_000_000
 """Pixels of all images of a request: 4 images of 24 million pixels, or 256 sessions of 4 images of 97,000."""
 MAX_CONCURRENT_REQUESTS = 2
 """Further requests wait: an image file of a few kB may need 100 MB while its maps are computed."""
-_MAX_IMAGES = 64
+_MAX_IMAGES = 128
 _DATA_URL = re.compile(r"\A\s*data:[^,]{0,100};base64,", re.IGNORECASE)
 _REQUEST_SLOTS = threading.BoundedSemaphore(MAX_CONCURRENT_REQUESTS)
+_LIGHT_COLUMNS = (*ANGLE_COLUMNS, *VECTOR_COLUMNS, INTENSITY_COLUMN, *COLOR_INTENSITY_COLUMNS)
+CAPTURE_COLUMNS = ("images", *_LIGHT_COLUMNS, "mask", "ambient", "landmarks")
+"""Columns of a row with images."""
+_AMBIENT_STEM = "ambient"
 _SUFFIX_BY_MAGIC = {b"\x89PNG": "png", b"BM": "bmp", b"II*\0": "tif", b"MM\0*": "tif", b"P5": "pgm", b"P2": "pgm", b"P6": "ppm"}
 
 
@@ -49,8 +54,8 @@ def predict_rows(recognizer: Recognizer, rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per session, in the same order. The columns are those of `prediction_table`, `maps` (the modalities that were
-        read), and `warning`, the same in all rows: the axes of the normals are probably wrong in most rows, or another format
-        version of `prepare` made the training maps; None: no warning.
+        read), and `warning`, the same in all rows: the axes of the normals are probably wrong in most rows, another format
+        version of `prepare` made the training maps, or captures differ from those of the training data; None: no warning.
 
     Raises:
         InputError: no rows or too many, or a row whose maps or images are missing or invalid; names the row.
@@ -60,14 +65,13 @@ def predict_rows(recognizer: Recognizer, rows: pd.DataFrame) -> pd.DataFrame:
     if not 1 <= len(rows) <= MAX_SESSIONS:
         raise InputError(f"{len(rows)} sessions; expected 1 to {MAX_SESSIONS} per request")
     with _REQUEST_SLOTS:
-        sessions = _parse_rows(recognizer, rows)
+        sessions, acquisitions = _parse_rows(recognizer, rows)
         table = _to_objects(prediction_table(recognizer, _predict(recognizer, sessions)))
     # MLflow drops unknown columns, such as a misspelt modality: the client sees here which maps were read.
     table["maps"] = pd.Series(["+".join(maps) for maps in sessions], dtype=object)
     axes = axes_warning([normal_statistics(maps["normal"]) for maps in sessions if "normal" in maps])
-    has_images = "images" in rows and not rows["images"].map(_is_empty).all()
-    other_format = format_warning(recognizer.info.preparation) if has_images else None
-    table["warning"] = pd.Series(["; ".join(filter(None, (axes, other_format))) or None] * len(table), dtype=object)
+    warnings = [*filter(None, [axes]), *(recognizer.capture_warnings(acquisitions) if acquisitions else [])]
+    table["warning"] = pd.Series(["; ".join(warnings) or None] * len(table), dtype=object)
     return table
 
 
@@ -85,9 +89,10 @@ def _is_missing(cell: object) -> bool:
     return cell is pd.NA or (isinstance(cell, float) and math.isnan(cell))
 
 
-def _parse_rows(recognizer: Recognizer, rows: pd.DataFrame) -> list[dict[str, np.ndarray]]:
-    """Modality to (C, H, W) of each row."""
+def _parse_rows(recognizer: Recognizer, rows: pd.DataFrame) -> tuple[list[dict[str, np.ndarray]], list[tuple[str, Acquisition]]]:
+    """Modality to (C, H, W) of each row; and how each row with images was taken, by name of the row."""
     sessions = []
+    acquisitions = []
     pixels = 0
     for number, cells in enumerate(rows.to_dict("records")):
         try:
@@ -96,16 +101,18 @@ def _parse_rows(recognizer: Recognizer, rows: pd.DataFrame) -> list[dict[str, np
                 sessions.append(_parse_maps(recognizer, given))
                 continue
             with tempfile.TemporaryDirectory() as folder:
-                pixels += _write_capture(Path(folder), given)
+                pixels += _write_capture(Path(folder), given, recognizer.info.preparation)
                 if pixels > MAX_REQUEST_PIXELS:
                     limit = f"at most {MAX_REQUEST_PIXELS // 1_000_000} million per request"
                     raise InputError(
                         f"images: {pixels:,} pixels up to this row; expected {limit}; send fewer sessions or smaller images"
                     )
-                sessions.append(_solve_capture(recognizer, Path(folder)))
+                maps, acquisition = _solve_capture(recognizer, Path(folder))
+                sessions.append(maps)
+                acquisitions.append((f"row {number}", acquisition))
         except InputError as error:
             raise InputError(f"row {number}: {error}") from None
-    return sessions
+    return sessions, acquisitions
 
 
 def _predict(recognizer: Recognizer, sessions: list[dict[str, np.ndarray]]) -> Predictions:
@@ -126,7 +133,9 @@ def _parse_maps(recognizer: Recognizer, cells: Mapping[str, Any]) -> dict[str, n
     """Modality to (C, H, W) of a row with maps."""
     given = [modality for modality in CHANNELS if modality in cells]
     if not given:
-        expected = f"{', '.join(recognizer.info.modalities)}, or images with azimuth_deg and elevation_deg"
+        expected = (
+            f"{', '.join(recognizer.info.modalities)}, or images with their lights (azimuth_deg and elevation_deg, or x, y, z)"
+        )
         raise InputError(f"no maps and no images; expected {expected}; the columns of the row: {', '.join(cells) or 'none'}")
     maps = {modality: recognizer.check_map(modality, _parse_array(cells[modality], modality), modality) for modality in given}
     return {modality: maps[modality] for modality in recognizer.info.modalities if modality in maps}
@@ -148,44 +157,78 @@ def _parse_array(cell: Any, name: str) -> np.ndarray:
         raise InputError(f"{name}: not an array of numbers; expected nested lists, or a .npy file in base64") from None
 
 
-def _write_capture(folder: Path, cells: Mapping[str, Any]) -> int:
-    """Write a row with images to `folder` as a capture; return the total number of pixels that the image headers state."""
+def _write_capture(folder: Path, cells: Mapping[str, Any], preparation: Mapping[str, Any]) -> int:
+    """Write a row with images to `folder` as a capture.
+
+    Args:
+        folder: empty.
+        cells: of the row.
+        preparation: of the model's maps.
+
+    Returns:
+        The total number of pixels that the headers of its images state.
+    """
     given = [modality for modality in CHANNELS if modality in cells]
     if given:
         raise InputError(f"images and {given[0]} in one row; expected one or the other")
     images = cells["images"]
     if not isinstance(images, (list, tuple, np.ndarray)) or not 3 <= len(images) <= _MAX_IMAGES:
         raise InputError(f"images: expected a list of 3 to {_MAX_IMAGES} image files in base64")
-    lights = [name for name in ("azimuth_deg", "elevation_deg", "intensity") if name in cells]
-    for name in dict.fromkeys(("azimuth_deg", "elevation_deg", *lights)):
+    lights = [name for name in _LIGHT_COLUMNS if name in cells]
+    direction = VECTOR_COLUMNS if set(VECTOR_COLUMNS) & set(lights) else ANGLE_COLUMNS
+    for name in dict.fromkeys((*direction, *lights)):
         if not _is_number_list(cells.get(name), len(images)):
             raise InputError(f"{name}: expected a list of {len(images)} numbers, one per image")
     landmarks = cells.get("landmarks", "")
     if not isinstance(landmarks, str) or not landmarks.isascii():
         raise InputError("landmarks: expected the text of a metadata.txt")
-    table = []
-    pixels = 0
+    names, pixels = [], 0
     for number, image in enumerate(images):
-        content = _decode_base64(image, f"images {number}")
-        suffix = next((suffix for magic, suffix in _SUFFIX_BY_MAGIC.items() if content.startswith(magic)), None)
-        if suffix is None:
-            raise InputError(f"images {number}: no PNG, BMP, TIFF, PGM or PPM file in base64")
-        path = folder / f"im{number}.{suffix}"
-        path.write_bytes(content)
-        with _hide_folder(folder):
-            pixels += count_pixels(path)
-        table.append([path.name, *(cells[light][number] for light in lights)])
+        name, count = _write_image(folder, f"im{number}", image, f"images {number}")
+        names.append(name)
+        pixels += count
+    table = [[name, *(cells[light][number] for light in lights)] for number, name in enumerate(names)]
     (folder / LIGHTS_FILE).write_text(format_csv(["image", *lights], table))
     if landmarks:
         (folder / LANDMARKS_FILE).write_text(landmarks)
+    return pixels + _write_mask_and_ambient(folder, cells, preparation)
+
+
+def _write_mask_and_ambient(folder: Path, cells: Mapping[str, Any], preparation: Mapping[str, Any]) -> int:
+    """Write the images `mask` and `ambient` of a row; returns their pixels."""
+    mask, ambient = preparation.get("mask", "file"), preparation.get("ambient")
+    pixels = 0
+    if "mask" in cells:
+        if mask != "file":
+            raise InputError(f"mask: the model's maps were made with mask {mask}; remove it")
+        pixels += _write_image(folder, "mask", cells["mask"], "mask")[1]
+    if "ambient" in cells and not ambient:
+        raise InputError("ambient: the model's maps were made without an ambient image; remove it")
+    if ambient:
+        if "ambient" not in cells:
+            raise InputError("ambient: missing; expected the image without the lights, which the model's maps need")
+        pixels += _write_image(folder, _AMBIENT_STEM, cells["ambient"], "ambient")[1]
     return pixels
 
 
-def _solve_capture(recognizer: Recognizer, folder: Path) -> dict[str, np.ndarray]:
-    """The maps of the capture in `folder`, by the code that also reads the user's captures, for the same checks."""
+def _write_image(folder: Path, stem: str, cell: Any, where: str) -> tuple[str, int]:
+    """Write an image file in base64 as `stem` with the ending of its format; returns its name and its number of pixels."""
+    content = _decode_base64(cell, where)
+    suffix = next((suffix for magic, suffix in _SUFFIX_BY_MAGIC.items() if content.startswith(magic)), None)
+    if suffix is None:
+        raise InputError(f"{where}: no PNG, BMP, TIFF, PGM or PPM file in base64")
+    path = folder / f"{stem}.{suffix}"
+    path.write_bytes(content)
     with _hide_folder(folder):
-        maps = recognizer.capture_to_maps(folder)
-    return {modality: recognizer.check_map(modality, array, modality) for modality, array in maps.items()}
+        return path.name, count_pixels(path)
+
+
+def _solve_capture(recognizer: Recognizer, folder: Path) -> tuple[dict[str, np.ndarray], Acquisition]:
+    """The maps of the capture in `folder`, by the code that also reads the user's captures, and how it was taken."""
+    ambient = next(folder.glob(f"{_AMBIENT_STEM}.*"), None)
+    with _hide_folder(folder):
+        maps, acquisition = recognizer.solve_capture(folder, ambient=ambient.name if ambient else None)
+    return {modality: recognizer.check_map(modality, array, modality) for modality, array in maps.items()}, acquisition
 
 
 @contextmanager

@@ -50,6 +50,8 @@ class Scene:
     """(H, W) float32, pixels, zero mean, growing toward the camera."""
     landmarks: np.ndarray
     """(11, 2) float64 in the order of `photoface.LANDMARKS`: x right and y down in pixels from the picture's top left corner."""
+    mask: np.ndarray
+    """(H, W) bool: the head, not the wall behind it."""
     labels: dict[str, str]
     """Gender, Spectacles, Facial_Hair, Pose, Emotion in Photoface's raw strings."""
 
@@ -100,7 +102,7 @@ def _render(face: Subject, seed: int, subject: int, session: int, size: int, fra
     )
     depth -= depth.mean()
     truth = (albedo.astype(np.float32), normal.astype(np.float32), depth.astype(np.float32))
-    return Scene(images, lights, *truth, landmarks, labels)
+    return Scene(images, lights, *truth, landmarks, nearness > 0.5, labels)
 
 
 def _plan_session(seed: int, subject: int, session: int) -> tuple[bool, bool]:

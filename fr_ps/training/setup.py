@@ -11,7 +11,7 @@ from fr_ps.config import Config, flatten, to_dict, with_absolute_paths
 from fr_ps.data.builtin import resolve_root
 from fr_ps.data.dataset import Dataset, open_dataset
 from fr_ps.data.labels import ATTRIBUTES
-from fr_ps.data.preparation import find_preparation
+from fr_ps.data.preparation import find_acquisitions, find_preparation
 from fr_ps.data.split_files import PARTS, SPLIT_FILE, Split, write_split
 from fr_ps.data.splits import describe_split, make_split
 from fr_ps.files import write_text
@@ -68,6 +68,7 @@ def build_setup(
         | {"git_commit" if name == "commit" else name: value for name, value in code_versions().items()},
         joint=config.joint,
         preparation=find_preparation(dataset.root, str(dataset.labels.ids[0]), str(dataset.labels.sessions[0])),
+        acquisition=find_acquisitions(dataset.root, dataset.labels.subset(split.train).row_keys()),
     )
     return TrainingSetup(config, dataset, split, info), loader
 

@@ -1,6 +1,7 @@
 """The record of a preparation, and maps that are reproduced from it."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,19 @@ from PIL import Image
 
 from fr_ps.config import PrepareConfig, Solver
 from fr_ps.data.layout import session_folder
-from fr_ps.data.preparation import FORMAT, RECORD_FILE, capture_to_maps, find_preparation, format_warning, reproduce_preparation
+from fr_ps.data.preparation import (
+    FORMAT,
+    RECORD_FILE,
+    capture_to_maps,
+    find_acquisitions,
+    find_preparation,
+    format_warning,
+    reproduce_preparation,
+)
 from fr_ps.data.prepare import prepare
+from fr_ps.photometric.lights import light_directions
 from fr_ps.photometric.maps import SurfaceMaps, compute_maps
+from fr_ps.synthetic.scene import LIGHT_ANGLES
 from tests.conftest import AssertRejected
 
 
@@ -55,6 +66,39 @@ def test_the_format_is_recorded_and_another_or_a_missing_one_gives_a_warning(pre
     absent = {key: value for key, value in settings.items() if key != "format"}
     assert "an unknown prepare format, but captures" in str(format_warning(absent))
     assert reproduce_preparation(older, None) == reproduce_preparation(absent, None) == reproduce_preparation(settings, None)
+
+
+def test_lights_and_bits_of_the_captures_are_recorded(prepared: Path, tmp_path: Path) -> None:
+    keys = [(folder.parent.name, folder.name) for folder in sorted((prepared / "data").glob("*/*"))]
+    found = find_acquisitions(prepared, keys)
+    assert found is not None
+    assert (found.lights, found.bits) == ((4, 4), (8, 8))
+    lights = light_directions(LIGHT_ANGLES)
+    assert found.condition == pytest.approx((np.linalg.cond(lights),) * 2)
+    assert found.direction == pytest.approx(lights.mean(axis=0) / np.linalg.norm(lights.mean(axis=0)))
+    assert found.spread_deg == pytest.approx(0, abs=1e-4)
+    assert find_acquisitions(prepared, []) is None
+
+    shutil.copytree(prepared, tmp_path / "older")
+    file = session_folder(tmp_path / "older", *keys[-1]) / RECORD_FILE
+    record = json.loads(file.read_text())
+    del record["done"]["acquisition"]
+    file.write_text(json.dumps(record))
+    assert find_acquisitions(tmp_path / "older", keys) is None
+    assert find_acquisitions(tmp_path / "older", keys[:-1]) == found
+    file.unlink()
+    assert find_acquisitions(tmp_path / "older", keys) is None
+
+
+@pytest.mark.parametrize(("settings", "level"), [({}, 65535), ({"white_level": 4095}, 4095)])
+def test_the_recorded_white_level_is_that_of_the_settings_or_of_the_files(
+    settings: dict[str, int], level: int, tmp_path: Path
+) -> None:
+    for number in range(3):
+        Image.fromarray(np.full((16, 16), 2000 + number, np.uint16)).save(tmp_path / f"{number}.png")
+    (tmp_path / "lights.csv").write_text("image,x,y,z\n0.png,0,0,1\n1.png,1,0,1\n2.png,0,1,1\n")
+    config = PrepareConfig(captures="", out="", size=16, **settings)  # type: ignore[arg-type]
+    assert capture_to_maps(tmp_path, config, None, None)[1]["acquisition"]["white_level"] == level
 
 
 def test_the_mean_face_must_be_the_same_one(other: Path, tmp_path: Path, rejected: AssertRejected) -> None:

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from fr_ps.config import Config, DataConfig, FusionConfig, ModelConfig
 from fr_ps.data.dataset import open_dataset
 from fr_ps.data.labels import ATTRIBUTES
-from fr_ps.data.preparation import find_preparation
+from fr_ps.data.preparation import find_acquisitions, find_preparation
 from fr_ps.data.splits import make_split
 from fr_ps.evaluation.calibrate_thresholds import calibrate_thresholds
 from fr_ps.models.folder import ModelInfo
@@ -49,9 +49,9 @@ def make_model(
     preparation = find_preparation(root, str(dataset.labels.ids[0]), str(dataset.labels.sessions[0]))
     provenance = {"run": "r1", "data_digest": dataset.store.digest}
     trained = tuple(name for name in ATTRIBUTES if name != "pose")
-    info = ModelInfo(
-        branches, config.fusion.name, dataset.store.size, dataset.labels.classes, trained, provenance, preparation, config.joint
-    )
+    acquisition = find_acquisitions(root, dataset.labels.row_keys())
+    about_maps = preparation, config.joint, acquisition
+    info = ModelInfo(branches, config.fusion.name, dataset.store.size, dataset.labels.classes, trained, provenance, *about_maps)
     torch.manual_seed(seed)
     network = info.build_network()
     save_model(folder, network, info)

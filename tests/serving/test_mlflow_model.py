@@ -84,7 +84,7 @@ def test_the_scoring_server_predicts_like_the_recognizer(
         (b'{"dataframe_records": [{"albedo": "!!"}]}', "row 0: albedo: not base64"),
         (b'{"dataframe_records": [{"depth": [[1, 2], [3, 4]]}]}', "it reads albedo, normal"),
         (b'{"dataframe_records": [{"albedo": [[1, 2], [3, 4]]}]}', "2 x 2 px; this model reads 48 x 48"),
-        (b'{"dataframe_records": [{"x": 1}]}', "expected 1 to 256"),
+        (b'{"dataframe_records": [{"unknown": 1}]}', "expected 1 to 256"),
         (b'{"dataframe_records": [{"images": "x", "albedo": [[1]]}]}', "images and albedo"),
         (
             json.dumps({"dataframe_records": [{"albedo": b64encode(forged(BAD_HEADERS["list as a key"])).decode()}]}).encode(),
@@ -132,7 +132,8 @@ def test_the_package_has_the_code_and_no_pickle(packaged: Path) -> None:
 
 def test_the_signature_has_every_column_that_a_request_may_have(model: PyFuncModel) -> None:
     names = set(model.metadata.get_input_schema().input_names())
-    assert names == {*CHANNELS, *ANGLES, "images", "intensity", "landmarks"}
+    intensities = {"intensity", "intensity_r", "intensity_g", "intensity_b"}
+    assert names == {*CHANNELS, *ANGLES, *"xyz", *intensities, "images", "mask", "ambient", "landmarks"}
 
 
 @pytest.mark.parametrize(

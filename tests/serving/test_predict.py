@@ -1,6 +1,8 @@
 """Predictions for many sessions: order, sources, failures."""
 
+import copy
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from fr_ps.models.folder import load_model
 from fr_ps.models.inference import predict
 from fr_ps.serving.predict import list_capture_sessions, list_prepared_sessions, predict_sessions
 from fr_ps.serving.recognizer import Recognizer
+from fr_ps.synthetic.captures import write_synthetic_captures
 from tests.conftest import AssertRejected
 from tests.serving.conftest import CPU
 
@@ -145,7 +148,7 @@ def test_captures_of_another_prepare_format_get_one_warning(
     first = sorted(captures.glob("*/*"))[0]
     (tmp_path / first.parent.name).mkdir()
     (tmp_path / first.parent.name / first.name).symlink_to(first)
-    nothing = {"labels": None, "prior": None, "batch": 8}
+    nothing = {"labels": None, "prior": None, "batch": 8, "layout": "auto"}
     for one, source, expected in (
         (older, {"captures": str(tmp_path), "data": None}, 1),
         (recognizer, {"captures": str(tmp_path), "data": None}, 0),
@@ -154,6 +157,57 @@ def test_captures_of_another_prepare_format_get_one_warning(
         _infer(Namespace(**source, **nothing), one, "predict")
         captured = capsys.readouterr()
         assert (captured.out + captured.err).count(f"captures are solved with format {FORMAT}") == expected
+
+
+def test_captures_unlike_those_of_the_training_get_one_warning(
+    recognizer: Recognizer, captures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, folder in enumerate(sorted(captures.glob("S000/*"))):
+        shutil.copytree(folder, tmp_path / "S000" / folder.name)
+        if number:  # a different mean light
+            rows = [row.split(",") for row in (folder / "lights.csv").read_text().splitlines()]
+            turned = [[name, azimuth, f"{float(elevation) + 25}"] for name, azimuth, elevation in rows[1:]]
+            text = "\n".join(map(",".join, [rows[0], *turned]))
+            (tmp_path / "S000" / folder.name / "lights.csv").write_text(text)
+    _infer(Namespace(captures=str(tmp_path), data=None, labels=None, prior=None, batch=2, layout="auto"), recognizer, "predict")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert "3 of 4 captures are unlike those of the training data, e.g. S000/s01: mean light direction 28 degrees" in line
+    with pytest.warns(UserWarning, match="1 of 1 captures are unlike those of the training data, e.g. .*S000/s01: "):
+        recognizer.capture_to_maps(tmp_path / "S000/s01")
+    unknown = copy.copy(recognizer)
+    unknown.info = replace(recognizer.info, acquisition=None)
+    assert predict_sessions(unknown, list_capture_sessions(unknown, tmp_path), 8).warning is None
+
+
+def test_every_layout_of_captures_gives_the_predictions_of_the_plain_one(
+    recognizer: Recognizer, captures: Path, tmp_path: Path
+) -> None:
+    """Also one folder of a single session, and lights above many sessions."""
+    expected = predict_sessions(recognizer, list_capture_sessions(recognizer, captures), 64)
+    for layout in ("diligent", "lp"):
+        write_synthetic_captures(tmp_path / layout, people=6, sessions=4, seed=0, size=48, layout=layout)
+    for mask in tmp_path.rglob("mask.png"):
+        mask.unlink()
+    for layout in ("diligent", "lp"):
+        found = predict_sessions(recognizer, list_capture_sessions(recognizer, tmp_path / layout / "captures"), 64)
+        assert (found.keys, found.failures, found.warning) == (expected.keys, [], None)
+        assert np.allclose(found.predictions.embeddings, expected.predictions.embeddings, rtol=1e-3, atol=1e-3)
+    single = tmp_path / "diligent/captures/S002/s01"
+    found = predict_sessions(recognizer, list_capture_sessions(recognizer, single), 64)
+    assert found.keys == [("s01", "0")]
+    row = expected.keys.index(("S002", "s01"))
+    assert np.allclose(found.predictions.embeddings[0], expected.predictions.embeddings[row], rtol=1e-3, atol=1e-3)
+    shared = tmp_path / "lp/captures"
+    maps = recognizer.capture_to_maps(shared / "S002/s01", captures=shared)
+    assert np.allclose(recognizer.embed(maps)[0], expected.predictions.embeddings[row], rtol=1e-3, atol=1e-3)
+    with pytest.raises(InputError, match="no file of lights"):
+        recognizer.capture_to_maps(shared / "S002/s01")
+
+
+def test_a_given_layout_is_the_only_one_that_is_read(recognizer: Recognizer, captures: Path) -> None:
+    found = list_capture_sessions(recognizer, captures, layout="lp")
+    with pytest.raises(InputError, match="expected that of --layout lp"):
+        predict_sessions(recognizer, found, 8)
 
 
 def test_normals_with_wrong_axes_get_a_warning(recognizer: Recognizer, prepared: Path, tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 """Requests in every form, and one line of error for each invalid one."""
 
 import base64
+import copy
 import csv
 import io
 import pickle
+import shutil
 import struct
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from PIL import Image
 
 from fr_ps.data.preparation import FORMAT
 from fr_ps.errors import InputError
+from fr_ps.photometric.lights import light_directions
 from fr_ps.serving.predict import PredictionResult, list_prepared_sessions, predict_sessions
 from fr_ps.serving.recognizer import Recognizer
 from fr_ps.serving.request import MAX_CONCURRENT_REQUESTS, MAX_SESSIONS, predict_rows
@@ -102,11 +106,66 @@ def test_images_with_lights_give_the_prediction_of_the_prepared_maps(
 def test_images_of_another_prepare_format_get_a_warning(
     recognizer: Recognizer, older: Recognizer, capture_row: Cells, rows: list[Cells]
 ) -> None:
-    with pytest.warns(UserWarning, match="unknown prepare format"):
-        found = predict_rows(older, pd.DataFrame([capture_row]))["warning"].tolist()
+    found = predict_rows(older, pd.DataFrame([capture_row]))["warning"].tolist()
     assert f"captures are solved with format {FORMAT}" in found[0]
     assert predict_rows(recognizer, pd.DataFrame([capture_row]))["warning"].tolist() == [None]
     assert predict_rows(older, pd.DataFrame(rows))["warning"].tolist() == [None] * 3
+
+
+def with_preparation(recognizer: Recognizer, **settings: Any) -> Recognizer:
+    """A copy of the recognizer of a model whose maps were prepared with these settings."""
+    changed = copy.copy(recognizer)
+    changed.info = replace(recognizer.info, preparation=recognizer.info.preparation | settings)
+    return changed
+
+
+def test_vectors_give_the_prediction_of_the_angles(recognizer: Recognizer, result: PredictionResult, capture_row: Cells) -> None:
+    cells = {name: cell for name, cell in capture_row.items() if name not in ANGLES}
+    directions = 3 * light_directions(list(zip(*(capture_row[name] for name in ANGLES))))
+    cells |= {name: component.tolist() for name, component in zip("xyz", directions.T)}
+    found = predict_rows(recognizer, pd.DataFrame([cells]))
+    assert np.allclose(found["embedding"][0], result.predictions.embeddings[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_mask_gives_the_prediction_of_a_capture_with_that_mask(
+    recognizer: Recognizer, captures: Path, capture_row: Cells, result: PredictionResult, tmp_path: Path
+) -> None:
+    shutil.copytree(captures / result.keys[0][0] / result.keys[0][1], tmp_path / "a")
+    mask = np.zeros((48, 48), np.uint8)
+    mask[8:40, 10:38] = 255
+    Image.fromarray(mask).save(tmp_path / "a/mask.png")
+    found = predict_rows(recognizer, pd.DataFrame([capture_row | {"mask": encoded(tmp_path / "a/mask.png")}]))
+    expected = recognizer.embed(recognizer.capture_to_maps(tmp_path / "a"))[0]
+    assert np.allclose(found["embedding"][0], expected, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(expected, result.predictions.embeddings[0], rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="row 0: mask: the model's maps were made with mask none; remove it"):
+        predict_rows(with_preparation(recognizer, mask="none"), pd.DataFrame([capture_row | {"mask": image_text()}]))
+
+
+def test_an_ambient_image_is_subtracted_whatever_its_name_in_the_training(
+    recognizer: Recognizer, captures: Path, capture_row: Cells, result: PredictionResult, tmp_path: Path
+) -> None:
+    """`im0.png` in the training is the name of the first image of the request."""
+    shutil.copytree(captures / result.keys[0][0] / result.keys[0][1], tmp_path / "a")
+    Image.new("L", (48, 48), 20).save(tmp_path / "a/dark.png")
+    expected = with_preparation(recognizer, ambient="dark.png").capture_to_maps(tmp_path / "a")
+    other = with_preparation(recognizer, ambient="im0.png")
+    found = predict_rows(other, pd.DataFrame([capture_row | {"ambient": encoded(tmp_path / "a/dark.png")}]))
+    assert np.allclose(found["embedding"][0], recognizer.embed(expected)[0], rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="row 0: ambient: missing; expected the image without the lights"):
+        predict_rows(other, pd.DataFrame([capture_row]))
+
+
+def test_images_unlike_the_training_captures_get_one_warning(
+    recognizer: Recognizer, capture_row: Cells, rows: list[Cells]
+) -> None:
+    elevation = [angle + 25 for angle in capture_row["elevation_deg"]]
+    table = pd.DataFrame([capture_row, capture_row | {"elevation_deg": elevation}])
+    (warning,) = set(predict_rows(recognizer, table)["warning"])
+    assert warning.startswith("warning: 1 of 2 captures are unlike those of the training data, e.g. row 1: ")
+    assert "mean light direction 2" in warning
+    assert predict_rows(recognizer, pd.DataFrame([capture_row]))["warning"].tolist() == [None]
+    assert predict_rows(recognizer, pd.DataFrame(rows))["warning"].tolist() == [None] * 3
 
 
 def image_text(mode: str = "L", kind: str = "PNG", size: int = 48) -> str:
@@ -146,8 +205,8 @@ BAD: dict[str, tuple[Cells, tuple[str, ...]]] = {
     "no base64": ({"albedo": "../../etc/passwd"}, ("albedo", "not base64")),
     "no npy": ({"albedo": base64.b64encode(b"hello").decode()}, ("albedo", "no .npy file")),
     "a pickle": ({"albedo": base64.b64encode(pickle.dumps(ALBEDO)).decode()}, ("albedo", "no .npy file")),
-    "no list of images": ({"images": "x", **ANGLES}, ("images", "3 to 64")),
-    "two images": ({"images": [image_text()] * 2, **ANGLES}, ("images", "3 to 64")),
+    "no list of images": ({"images": "x", **ANGLES}, ("images", "3 to 128")),
+    "two images": ({"images": [image_text()] * 2, **ANGLES}, ("images", "3 to 128")),
     "no lights": ({"images": [image_text()] * 4}, ("azimuth_deg", "list of 4 numbers")),
     "fewer lights": ({"images": [image_text()] * 4, **ANGLES, "elevation_deg": [1, 2]}, ("elevation_deg", "list of 4 numbers")),
     "no image": ({"images": ["aGVsbG8="] * 4, **ANGLES}, ("images 0", "no PNG")),
@@ -187,6 +246,24 @@ BAD: dict[str, tuple[Cells, tuple[str, ...]]] = {
     "images of too many pixels together": (
         {"images": [header_of_png(7_000)] * 4, **ANGLES},
         ("images", "196,000,000 pixels", "100 million"),
+    ),
+    "angles and vectors": (
+        {"images": [image_text()] * 4, **ANGLES, "x": [0, 1, 0, 1], "y": [0, 0, 1, 1], "z": [2, 2, 2, 2]},
+        ("lights.csv: columns are image,azimuth_deg,elevation_deg,x,y,z",),
+    ),
+    "a vector without z": ({"images": [image_text()] * 4, "x": [0, 1, 0, 1], "y": [0, 0, 1, 1]}, ("z", "list of 4 numbers")),
+    "a vector of length 0": (
+        {"images": [image_text()] * 4, "x": [0, 1, 0, 1], "y": [0, 0, 1, 1], "z": [0, 2, 2, 2]},
+        ("lights.csv: row 2", "length 0"),
+    ),
+    "a mask of another size": (
+        {"images": [image_text()] * 4, **ANGLES, "mask": image_text(size=32)},
+        ("mask.png: 32 x 32, but the images are 48 x 48",),
+    ),
+    "a mask that is no image": ({"images": [image_text()] * 4, **ANGLES, "mask": "aGVsbG8="}, ("mask: no PNG",)),
+    "an unexpected ambient image": (
+        {"images": [image_text()] * 4, **ANGLES, "ambient": image_text()},
+        ("ambient: the model's maps were made without", "remove it"),
     ),
     "an invalid angle": ({"images": [image_text()] * 4, **ANGLES, "azimuth_deg": ["a", 1, 2, 3]}, ("azimuth_deg",)),
 }

@@ -1,11 +1,13 @@
-"""Synthetic captures on disk: reproducible, and equal to the rendered session in both layouts."""
+"""Synthetic captures on disk: reproducible, and equal to the rendered session in each layout."""
 
 import csv
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from fr_ps.config import SyntheticLayout
 from fr_ps.photometric.captures import read_capture, read_capture_attributes
 from fr_ps.photometric.sources import list_sources
 from fr_ps.synthetic.captures import write_synthetic_captures
@@ -62,3 +64,22 @@ def test_the_photoface_layout_reads_back_the_rendered_session(tmp_path: Path) ->
         np.testing.assert_allclose(capture.lights, scene.lights, atol=1e-7)
         np.testing.assert_allclose(capture.landmarks, scene.landmarks, atol=1e-3)
         assert read_capture_attributes(source.folder) == scene.labels | {"Quality": "ok", "Occlusion": ""}
+
+
+@pytest.mark.parametrize("layout", ["diligent", "lp"])
+def test_the_other_layouts_read_back_as_the_plain_one(layout: SyntheticLayout, tmp_path: Path) -> None:
+    write_synthetic_captures(tmp_path / "plain", people=2, sessions=2, seed=1, size=64)
+    write_synthetic_captures(tmp_path / "other", people=2, sessions=2, seed=1, size=64, layout=layout)
+    plain, other = (list_sources(tmp_path / name / "captures") for name in ("plain", "other"))
+    assert [(source.id, source.session) for source in other] == [(source.id, source.session) for source in plain]
+    for one, source in zip(plain, other):
+        expected, capture = (read_capture(each.folder, root=each.root) for each in (one, source))
+        assert capture.layout == layout
+        np.testing.assert_array_equal(capture.images, expected.images)
+        np.testing.assert_allclose(capture.lights, expected.lights, atol=1e-7)
+    scene = render_session(1, 1, 1, 64)
+    assert (capture.mask is None) == (layout == "lp")
+    if capture.mask is not None:
+        np.testing.assert_array_equal(capture.mask, scene.mask)
+        assert 0.3 < scene.mask.mean() < 0.95
+    assert (tmp_path / "plain/labels.csv").read_bytes() == (tmp_path / "other/labels.csv").read_bytes()

@@ -142,6 +142,8 @@ def test_the_model_records_the_preparation_of_its_maps(trained: tuple[TrainResul
     info = read_info(trained[1].folder / "checkpoints/best")
     assert info.preparation["size"] == 48
     assert info.preparation["solver"] == "robust"
+    assert info.acquisition is not None
+    assert info.acquisition.lights == (4, 4)
     assert info.provenance["git_commit"]
     assert info.provenance["torch"]
     assert yaml.safe_load((trained[1].folder / "checkpoints/best/config.yaml").read_text())["train"]["epochs"] == 3
