@@ -74,7 +74,8 @@ def capture_to_maps(
     _check_finite(maps, folder)
     stored_frame = asdict(frame.scaled(capture.reduction))
     details = {"layout": capture.layout, "aligned_by": aligned_by, "frame": stored_frame} | maps.notes | {"quality": maps.quality}
-    details["acquisition"] = asdict(describe_acquisition(capture))
+    acquisition = describe_acquisition(capture)
+    details["acquisition"] = asdict(acquisition) | {"direction": [*acquisition.direction]}  # JSON has no tuples
     if capture.saturation_level is not None:
         details["pile_up"] = capture.saturation_level
     if capture.encoded:

@@ -56,6 +56,11 @@ class AcquisitionRange:
     spread_deg: float
     bits: tuple[PositiveInt, PositiveInt] | None = None
 
+    def summary(self) -> str:
+        """The ranges in words."""
+        texts = [f"{_range_text(*self.lights)} lights", f"a condition number of {_range_text(*self.condition)}"]
+        return ", ".join([*texts, f"{_range_text(*self.bits)} bits"] if self.bits else texts)
+
 
 def describe_acquisition(capture: Capture) -> Acquisition:
     """The lights and the bit depth of `capture`."""

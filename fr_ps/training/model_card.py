@@ -119,4 +119,6 @@ def _preparation_line(setup: TrainingSetup) -> str:
     if not settings:
         return "The preparation of its maps is unknown."
     values = escape_markdown(", ".join(f"{name} {value}" for name, value in settings.items()))
-    return f"Its maps come from `fr-ps prepare` with {values}."
+    acquisition = setup.info.acquisition
+    captures = f" Its captures have {acquisition.summary()}." if acquisition else ""
+    return f"Its maps come from `fr-ps prepare` with {values}.{captures}"

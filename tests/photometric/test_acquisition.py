@@ -41,6 +41,7 @@ def test_the_range_has_the_extremes_and_the_spread_of_the_directions() -> None:
     assert (known.lights, known.condition, known.bits) == ((4, 12), (1.5, 2.0), (8, 16))
     assert known.direction == pytest.approx((0, 0, 1), abs=1e-12)
     assert known.spread_deg == pytest.approx(10)
+    assert known.summary() == "4 to 12 lights, a condition number of 1.5 to 2.0, 8 to 16 bits"
     assert summarize_acquisitions([FEW, replace(FEW, white_level=None)]).bits is None
 
 

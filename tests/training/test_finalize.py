@@ -108,13 +108,14 @@ def test_the_model_card_describes_network_data_and_metrics(trained: tuple[TrainR
         line = next(line for line in text.splitlines() if line.startswith(f"- {attribute}: ") and "(" in line)
         assert ("not trained" in line) == (attribute not in info.trained)
     assert "solver robust" in text
+    assert "Its captures have 4 lights, a condition number of 1.5, 8 bits." in text
 
 
 def test_the_model_card_shows_markup_like_text_unchanged() -> None:
     plan: Any = SimpleNamespace(
         info=SimpleNamespace(classes={"gender": {name: [name] for name in MARKUP_LIKE_TEXTS}}, trained=("gender",))
     )
-    plan.info.preparation = {"prior": MARKUP_LIKE_TEXTS[0]}
+    plan.info.preparation, plan.info.acquisition = {"prior": MARKUP_LIKE_TEXTS[0]}, None
     expected = "; ".join(f"{name} ({name})" for name in MARKUP_LIKE_TEXTS)
     parser = MarkdownIt("gfm-like", {"linkify": False})
     assert html.unescape(parser.render(_class_line(plan, "gender"))) == f"<ul>\n<li>gender: {expected}</li>\n</ul>\n"
