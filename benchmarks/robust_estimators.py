@@ -77,7 +77,7 @@ def _ransac(images: np.ndarray, lights: np.ndarray, trust: np.ndarray, triplets:
         count = np.sum(found * trust, axis=0)
         better = count > most
         most = np.where(better, count, most)
-        # A shadow explains itself but says little about the normal, so it is no part of the fit.
+        # A shadow counts as explained, but it hardly constrains the normal, so it is no part of the fit.
         inliers = np.where(better, found & (shading > 0), inliers)
     return weighted_least_squares(images, lights, inliers * trust + SHADOW_TRUST)[0]
 

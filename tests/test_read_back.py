@@ -19,8 +19,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fr_ps.data.pack import PackInfo
 from fr_ps.data.preparation import RECORD_FILE, find_preparation, read_record
-from fr_ps.data.store import _PackInfo
 from fr_ps.errors import InputError
 from fr_ps.json_files import parse_json, read_json
 from fr_ps.models.folder import INFO_FILE, read_info, write_tensors
@@ -69,7 +69,7 @@ READERS: dict[str, tuple[str, str, Callable[[Path], Any]]] = {
     "people.csv": ("gallery", "people.csv", lambda file: read_gallery(file.parent)),
     "embeddings.npy": ("gallery", "embeddings.npy", lambda file: read_gallery(file.parent)),
     "prepared.json": ("session", RECORD_FILE, lambda file: read_record(file.parent)),
-    "info.json": ("pack", "info.json", lambda file: read_json(file, _PackInfo, "pack again")),
+    "info.json": ("pack", "info.json", lambda file: read_json(file, PackInfo, "pack again")),
     "state.json": ("checkpoint", "state.json", lambda file: read_checkpoint(checkpoint_around(file))),
     "champions": ("tag", "champions", lambda file: parse_json(file.read_bytes(), list[str], "tag", "remove it")),
 }

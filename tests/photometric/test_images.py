@@ -396,7 +396,6 @@ def test_a_truncated_picture_is_rejected_and_not_half_black(name: str, kept: flo
 @pytest.mark.parametrize(
     ("name", "picture"),
     [
-        ("bits.png", Image.new("1", (4, 4))),
         ("deep.tif", Image.new("I", (4, 4))),
         ("print.tif", Image.new("CMYK", (4, 4))),
     ],

@@ -59,6 +59,12 @@ def test_a_mask_file_may_have_any_largest_value(largest: int, tmp_path: Path) ->
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", (SIZE, SIZE)), DISC)
 
 
+def test_a_mask_file_may_have_one_bit(tmp_path: Path) -> None:
+    """As MATLAB writes logical arrays."""
+    Image.fromarray(DISC).save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", (SIZE, SIZE)), DISC)
+
+
 def test_the_alpha_channels_of_the_images_are_the_mask(tmp_path: Path, write_capture: WriteCapture) -> None:
     write_capture(tmp_path, to_8_bit(with_background(1)), FOUR)
     for number in range(4):

@@ -100,6 +100,8 @@ def _decode(image: ImageFile.ImageFile, file: BinaryIO, path: Path) -> Samples:
     deep_ppm = max_value is not None and max_value > 255
     # Pillow inverts an 8-bit TIFF whose 0 is white, but not a 16-bit one.
     zero_is_black = tags.get(_PHOTOMETRIC, 1) == 1
+    if image.mode == "1":  # a mask
+        return Samples(np.asarray(_apply_orientation(image)).astype(np.uint8), 1, 1)
     if image.mode == "L":
         return _gray_samples(image, 255, max_value)
     if (image.mode.startswith("I;16") and bits != 12 and zero_is_black) or (image.mode == "I" and image.format == "PPM"):
