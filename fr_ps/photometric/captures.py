@@ -21,6 +21,7 @@ from fr_ps.photometric.photoface import ATTRIBUTES_FILE, LANDMARKS, LANDMARKS_FI
 
 MAX_VALUES = 100_000_000
 """Pixels of all pictures of a session in memory: 0.7 GB with their saturation."""
+_MAX_SHARE_ABOVE_WHITE = 0.01
 _STRIPE_PIXELS = 1_000_000
 """Pixels of a picture that are converted at once, so that only its decoded values take memory."""
 
@@ -177,6 +178,7 @@ def _read_pictures(folder: Path, stated: StatedLights, settings: ReadingSettings
         brightest.append(peaks)
         whites.append(picture.white)
         del picture, stripe, light  # before the next one is decoded
+    _check_white_level(search, first, folder)
     level = None if settings.white_level else search.level()
     saturated = np.empty(images.shape, dtype=bool)
     for place, white in enumerate(whites):
@@ -197,6 +199,17 @@ def _stripes(size: tuple[int, int], reduction: int) -> Iterator[tuple[slice, sli
     for top in range(0, last + 1, count):
         end = height if top == last else (top + count) * reduction
         yield slice(top * reduction, end), slice(top, min(top + count, height // reduction))
+
+
+def _check_white_level(search: SaturationSearch, first: DecodedImage, folder: Path) -> None:
+    """Reject a white level that the values exceed: a camera stores nothing above it, but for single pixels."""
+    share, largest = search.above_white()
+    if share > _MAX_SHARE_ABOVE_WHITE:
+        level, top = first.stored(first.white), first.stored(largest)
+        raise InputError(
+            f"{folder}: {share:.0%} of the pixels are above the white level of {level}, up to {top}; set --white-level to the "
+            "stored value at which the camera saturates"
+        )
 
 
 def _check_scale(first: DecodedImage, other: DecodedImage, first_path: Path, path: Path) -> None:

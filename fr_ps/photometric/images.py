@@ -199,6 +199,14 @@ class SaturationSearch:
         self._scales.add(picture.scale)
         self._lowest_white = min(self._lowest_white, picture.white)
 
+    def above_white(self) -> tuple[float, int]:
+        """The share of the pixels above the lowest white level of the pictures, and the largest decoded value of all pixels."""
+        (present,) = self._counts.nonzero()
+        if not len(present):
+            return 0.0, 0
+        above = self._counts[int(self._lowest_white) + 1 :].sum()
+        return float(above / self._counts.sum()), int(present[-1])
+
     def level(self) -> int | None:
         """The largest decoded value of all pictures.
 

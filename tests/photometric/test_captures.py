@@ -197,6 +197,16 @@ def test_stripes_change_nothing(
     np.testing.assert_allclose(whole.images, light.mean(axis=(2, 4)), atol=1e-6)
 
 
+def test_a_white_level_below_the_values_is_rejected(tmp_path: Path, write_capture, rejected) -> None:
+    write_capture(tmp_path, IMAGES, FOUR)
+    with rejected(tmp_path, "of the pixels are above the white level of 100, up to 255", "--white-level"):
+        read_capture(tmp_path, ReadingSettings(white_level=100))
+    images = np.minimum(IMAGES, 100)
+    images[0, 0, 0] = 255  # one hot pixel
+    write_capture(tmp_path / "hot", images, FOUR)
+    assert read_capture(tmp_path / "hot", ReadingSettings(white_level=100)).saturated[0, 0, 0]
+
+
 def test_a_photoface_folder_is_read_as_it_is_distributed(photoface):
     capture = read_capture(photoface)
     np.testing.assert_allclose(capture.images, IMAGES / 255, atol=1e-7)
