@@ -571,7 +571,7 @@ CHANGES = [
     {"align": "none"},
     {"estimate_intensities": True},
     {"max_condition": 9.0},
-    {"white_level": 200},
+    {"white_level": 250},
 ]
 
 
