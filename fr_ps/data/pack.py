@@ -77,9 +77,10 @@ class PackReader:
 
     def _prefetch(self, rows: np.ndarray) -> None:
         """Ask the system to read the rows from disk, all at once and nothing else; a page fault reads far more around a map."""
-        mapped, size = self.maps.base, self.maps[0].nbytes
-        if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_WILLNEED"):  # a mapping without data; Windows
+        if not hasattr(mmap, "MADV_WILLNEED"):  # Windows
             return
+        mapped, size = self.maps.base, self.maps[0].nbytes
+        assert isinstance(mapped, mmap.mmap)
         begin = len(mapped) - len(self.maps) * size
         for row in rows.tolist():
             start = begin + row * size
@@ -111,7 +112,8 @@ def open_pack(folder: Path, modality: str, source: Callable[[int], Path]) -> tup
         source: row to the file of the map.
 
     Raises:
-        CorruptPack: a file is missing, or was changed in what opening compares.
+        CorruptPack: a file is missing or unreadable, the file of maps has the wrong size, or its header, the checksums or the
+            digest do not match `info.json`. The maps themselves are not checked here.
     """
     path = folder / f"{modality}.npy"
     try:
