@@ -41,7 +41,8 @@ class Augmentation:
         similarity: the transforms.
         noisy: (B, 4) rectangle with noise, from `_draw_rectangles`; None: no noise.
         strength: (B, M) standard deviation of the noise as a share of the map's root mean square.
-        position: (B, M) where the noise of a map begins in the table of random numbers, as a share of its length.
+        position: (B, M) in [0, 1]: where the noise of a map starts in the fixed noise table (`_noise_table`); 0 is its beginning,
+            1 the last possible start.
         erased: (B, 4) rectangle that is erased, of size 0 where none is; None: none in the batch.
     """
 
@@ -86,7 +87,9 @@ def draw_augmentation(count: int, num_modalities: int, config: AugmentConfig, ge
 
 
 def apply_augmentation(batch: Mapping[str, Tensor], drawn: Augmentation) -> MapBatch:
-    """An augmented copy of `batch`, on its device. The modalities are those of the draw, in the same order.
+    """An augmented copy of `batch`, on its device.
+
+    `batch` has as many modalities as the draw; the i-th one uses column i of `strength` and `position`.
 
     The resampled maps are new, so that all that follows changes them in place: on a CPU, the memory of new arrays of this size
     comes from the operating system each time, which took a quarter of the time.
@@ -94,16 +97,16 @@ def apply_augmentation(batch: Mapping[str, Tensor], drawn: Augmentation) -> MapB
     first = next(iter(batch.values()))
     drawn = drawn.to(first.device)
     grid = drawn.similarity.grid(first)
-    moved = {modality: _move(maps, modality, drawn.similarity, grid) for modality, maps in batch.items()}
+    warped = {modality: _warp(maps, modality, drawn.similarity, grid) for modality, maps in batch.items()}
     if drawn.noisy is not None:
         patch = _inside(drawn.noisy, first.shape[-2:])
-        for index, (modality, maps) in enumerate(moved.items()):
+        for index, (modality, maps) in enumerate(warped.items()):
             _add_noise_(maps, modality, patch, _noise(maps, drawn.position[:, index]), drawn.strength[:, index])
     if drawn.erased is not None:
         patch = _inside(drawn.erased, first.shape[-2:])
-        for modality, maps in moved.items():
+        for modality, maps in warped.items():
             _erase_(maps, modality, patch)
-    return moved
+    return warped
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ def apply_similarity(maps: Tensor, modality: str, similarity: Similarity) -> Ten
     Normals rotate with the picture, a flip negates n_x, and resampled normals are normalised. A crop magnifies depth like
     the picture, and depth keeps zero mean. Pixels from outside the picture repeat its border.
     """
-    return _move(maps, modality, similarity, similarity.grid(maps))
+    return _warp(maps, modality, similarity, similarity.grid(maps))
 
 
 def unit_normals(normals: Tensor) -> Tensor:
@@ -183,15 +186,15 @@ def _lengths(normals: Tensor) -> Tensor:
     return (x * x + y * y + z * z).sqrt().clamp_min(1e-12)
 
 
-def _move(maps: Tensor, modality: str, similarity: Similarity, grid: Tensor) -> Tensor:
-    moved = functional.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
+def _warp(maps: Tensor, modality: str, similarity: Similarity, grid: Tensor) -> Tensor:
+    warped = functional.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
     if modality == "normal":
-        rotated = _transform_normals(moved, similarity)
+        rotated = _transform_normals(warped, similarity)
         return rotated.div_(_lengths(rotated))
     if modality == "depth":
-        moved = moved / similarity.side.to(maps)[:, None, None, None]
-        return moved - moved.mean(dim=(2, 3), keepdim=True)
-    return moved
+        warped = warped / similarity.side.to(maps)[:, None, None, None]
+        return warped - warped.mean(dim=(2, 3), keepdim=True)
+    return warped
 
 
 def _transform_normals(normals: Tensor, similarity: Similarity) -> Tensor:
@@ -236,7 +239,9 @@ def _inside(rectangles: Tensor, size: torch.Size) -> Tensor:
 
 
 def _noise(maps: Tensor, position: Tensor) -> Tensor:
-    """Standard normal noise of the shape of `maps`, from (B,) shares of the length of a fixed table of random numbers.
+    """Standard normal noise of the shape of `maps`, from the fixed noise table (`_noise_table`).
+
+    `position` (B,) in [0, 1] is where the noise of a map starts: 0 is the beginning of the table, 1 the last possible start.
 
     A table costs a copy instead of a draw, and is the same on all devices: Salimans et al., "Evolution Strategies as a Scalable
     Alternative to Reinforcement Learning", 2017, arXiv:1703.03864, section 2.

@@ -86,16 +86,18 @@ class BatchLoader:
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch, each a (B,) array of indices into the training part; all epochs have the same number."""
         identities, people, sessions = self.targets["identity"].numpy(), self.config.people, self.config.sessions
-        steps = self.config.steps
+        num_batches = self.config.steps
         if self.config.balance == "none":
-            return random_batches(len(identities), people * sessions, self.seed, epoch, steps)
+            return random_batches(len(identities), people * sessions, self.seed, epoch, num_batches)
         if self.config.balance == "class":
             classes = self.targets[self.config.attribute].numpy()
-            return class_batches(identities, classes, people, sessions, self.seed, epoch, steps)
-        return pk_batches(identities, people, sessions, self.seed, epoch, steps)
+            return class_batches(identities, classes, people, sessions, self.seed, epoch, num_batches)
+        return pk_batches(identities, people, sessions, self.seed, epoch, num_batches)
 
     def stream(self, batches: Sequence[np.ndarray], epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from number `start` on. If the map source reads ahead, a thread reads the maps of the next one.
+        """The batches of an epoch from number `start` on.
+
+        With `map_source.prefetch`, a thread reads the maps of the next batch.
 
         Args:
             batches: from `epoch_batches`.
@@ -103,7 +105,7 @@ class BatchLoader:
             start: number of the first batch.
         """
         numbers = range(start, len(batches))
-        if not self.map_source.reads_ahead:
+        if not self.map_source.prefetch:
             for number in numbers:
                 yield self.load(batches[number], epoch, number)
             return

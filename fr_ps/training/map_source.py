@@ -23,7 +23,7 @@ class DeviceMaps:
         device: where the maps are copied to.
     """
 
-    reads_ahead = False
+    prefetch = False
 
     def __init__(self, store: MapStore, rows: np.ndarray, device: torch.device) -> None:
         self.device = device
@@ -54,8 +54,8 @@ class StoreMaps:
         self.store, self.rows, self.device = store, rows, device
 
     @property
-    def reads_ahead(self) -> bool:
-        """Whether the next batch is read in a thread while the device computes."""
+    def prefetch(self) -> bool:
+        """Whether the loader reads the next batch in a thread, while the device computes."""
         return self.device.type != "cpu"
 
     def read(self, indices: np.ndarray) -> MapBatch:

@@ -18,9 +18,12 @@ def sharded_parameters(losses: MultiTaskLoss) -> list[nn.Parameter]:
     return [loss.weight for loss in losses.identity_losses] if losses.sharded else []
 
 
-def total_grad_norm(shared: Sequence[Tensor], sharded: Sequence[Tensor]) -> Tensor:
-    """Norm of the gradients of the `shared` parameters and of all parts of the `sharded` ones; equal in all processes."""
-    norm = _grad_norm(shared)
+def total_grad_norm(replicated: Sequence[Tensor], sharded: Sequence[Tensor]) -> Tensor:
+    """Norm of the gradients of the `replicated` parameters, whole in each process, and of all parts of the `sharded` ones.
+
+    Equal in all processes.
+    """
+    norm = _grad_norm(replicated)
     if sharded:
         norm = (norm.square() + sum_tensor(_grad_norm(sharded).square())).sqrt()
     return norm

@@ -1,4 +1,7 @@
-"""The training loop: `train` -> `train_epoch` -> `train_step` -> `forward_backward`."""
+"""The training loop: `train` -> `train_epoch` -> `train_step` -> `_update`.
+
+`_update` calls `forward_backward` for each batch and then `NonFiniteGuard.step`, the optimizer step.
+"""
 
 import math
 import time
@@ -82,8 +85,8 @@ class Trainer:
         self.network_parameters = [parameter for parameter in self.parameters if parameter in in_network]
         self.sharded_centres = sharded_parameters(state.losses)
         sharded = set(self.sharded_centres)
-        self.shared_parameters = [parameter for parameter in self.parameters if parameter not in sharded]
-        self.loss_parameters = [parameter for parameter in self.shared_parameters if parameter not in in_network]
+        self.replicated_parameters = [parameter for parameter in self.parameters if parameter not in sharded]
+        self.loss_parameters = [parameter for parameter in self.replicated_parameters if parameter not in in_network]
         self.stop = GracefulStop()
 
     def train(self) -> None:
@@ -139,8 +142,10 @@ class Trainer:
     def train_step(self, stream: Iterator[Batch], batch_numbers: range) -> None:
         """One optimizer step on the mean gradient of some batches (gradient accumulation).
 
-        A step with a non-finite loss or gradient is skipped: weights, buffers and meters are unchanged. Nothing waits for the
-        device, so that the CPU prepares the next steps while it computes.
+        A step with a non-finite loss or gradient is skipped: weights, buffers and meters are unchanged.
+
+        Nothing waits for the device, so that the CPU prepares the next steps while the device computes. Exceptions: MPS (see
+        `NonFiniteGuard`), `GradientWeighting`, and `sampled_centres` of sharded centres.
 
         Args:
             stream: the next batches of the epoch, from `BatchLoader.stream`.
@@ -180,7 +185,7 @@ class Trainer:
         average_gradients(self.loss_parameters)
         if state.scaler.is_enabled():
             state.scaler.unscale_(state.optimizer)
-        grad_norm = total_grad_norm(self.shared_parameters, self.sharded_centres)
+        grad_norm = total_grad_norm(self.replicated_parameters, self.sharded_centres)
         if self.clip:
             nn.utils.clip_grads_with_norm_(self.parameters, self.clip, grad_norm)
         finite = state.guard.step(state.optimizer, torch.stack([loss.total for loss in losses]).sum(), grad_norm)
@@ -223,7 +228,10 @@ class Trainer:
         return outputs.gathered() if world_size() > 1 else outputs
 
     def validate(self) -> Metrics:
-        """The `val/...` metrics of the current weights; none without a validation part."""
+        """The `val/...` metrics of the averaged weights; none without a validation part.
+
+        These are the weights of `state.ema.network`; with `train.ema` 0, the current ones.
+        """
         copy_from_main_process([*self.state.network.buffers(), *self.state.ema.network.buffers()])
         rows = self.setup.split.val
         if not len(rows):

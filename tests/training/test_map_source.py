@@ -1,4 +1,4 @@
-"""Maps on the device, or read from the store: the same maps, and read ahead without a change."""
+"""Maps on the device, or read from the store: the same maps, and prefetched without a change."""
 
 from pathlib import Path
 
@@ -49,11 +49,11 @@ def test_the_cpu_reads_from_the_store(dataset: Dataset) -> None:
 
 
 @pytest.mark.parametrize("start", [0, 1, 3])
-def test_reading_ahead_does_not_change_the_batches(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, start: int) -> None:
+def test_prefetching_does_not_change_the_batches(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, start: int) -> None:
     loader = BatchLoader(dataset, ROWS, BatchConfig(people=2, sessions=3, steps=4), AugmentConfig(), 3, CPU)
     batches = loader.epoch_batches(1)
     plain = list(loader.stream(batches, 1, start))
-    monkeypatch.setattr(StoreMaps, "reads_ahead", True)
+    monkeypatch.setattr(StoreMaps, "prefetch", True)
     ahead = list(loader.stream(batches, 1, start))
     assert len(ahead) == len(plain) == 4 - start
     assert all(map(same, ahead, plain))
