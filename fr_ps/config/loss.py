@@ -10,7 +10,7 @@ _MAX_GAMMA = 100.0
 """Largest focusing exponent."""
 _MAX_NORM = 1e6
 GRADIENT_WEIGHTINGS = ("upgrad", "pcgrad", "cagrad", "mgda", "aligned_mtl")
-"""Weightings by the gradients at the shared maps, inside the network."""
+"""Weightings by the gradients at the shared feature maps, inside the network."""
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ class ModelConfig:
         channels: channels of the shared feature map, and dimension of the identity embedding.
         weights: file of pretrained weights of the backbone or of a whole branch: .safetensors, or a .pth of tensors only;
             published ArcFace and MagFace weights of iresnets are supported. The matched layers are printed. Empty: random.
-        fsm: feature separation modules split the feature map among the tasks; without them, all heads read the shared map,
-            and there are no adversaries.
+        fsm: feature separation modules split the feature map among the tasks; without them, all heads read the shared
+            feature map, and there are no adversaries.
         order: order in which the attributes are split off.
         reduction: bottleneck factor of the feature separation modules: 14 x channels -> channels x 14 / reduction ->
             channels. 16 in the original, whose five modules have 17 M parameters.

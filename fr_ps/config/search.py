@@ -51,8 +51,9 @@ class SamplerConfig:
     """The sampler of the trials' settings.
 
     Args:
-        name: tpe (tree-structured Parzen estimator), gp (Gaussian process), cmaes (numbers only), nsgaii (genetic, for several
-            objectives), random, or grid (each combination once; ranges need a step).
+        name: tpe (tree-structured Parzen estimator), gp (Gaussian process), cmaes (CMA-ES for the numbers; choices, and
+            settings with a condition, are drawn at random; one objective only), nsgaii (genetic, for several objectives),
+            random, or grid (each combination once; ranges need a step).
         startup: random trials before tpe, gp and cmaes use a model; population size of nsgaii.
     """
 

@@ -23,8 +23,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     """Read the YAML file `path` as nested dictionaries, lists, numbers, booleans and text; {} for an empty file.
 
     YAML 1.1 reads `off` and `no` as false, `null` as None and 2026-11-28 as a date. All keys, and settings that are text or a
-    choice, keep their text instead. So does every value that is not a boolean, number or null in YAML 1.1, as a date or `1e-3`
-    (without a dot); jsonargparse later converts it to the type of the setting, or rejects it.
+    choice, keep their text instead. So does every other value that YAML 1.1 reads as neither boolean, number nor null: for
+    example a date, or `1e-3` (a YAML 1.1 float needs a dot, `1.0e-3`). jsonargparse later converts it to the type of the
+    setting, or rejects it.
 
     Raises:
         InputError: the file is missing, unreadable, too large or not YAML, a key is repeated, or a setting has no value.

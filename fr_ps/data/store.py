@@ -28,7 +28,8 @@ class MapStore:
     Attributes:
         maps: modality to (N, C, H, W) float32 of the whole table, memory-mapped.
         selected: (n,) the row of each session in the whole table.
-        digest: of the content of the maps and the selected rows, 32 hexadecimal digits.
+        digest: of the content of all maps of the table, and of id, session and attribute classes of the selected rows;
+            32 hexadecimal digits.
         readers: modality to the reader of its pack, which compares checksums; without one, `maps` are read as they are.
     """
 

@@ -1,4 +1,4 @@
-"""Task weighting by the gradients at the last shared maps: the backbone follows a direction that suits every task."""
+"""Task weighting by the gradients at the last shared feature maps: the backbone follows a direction that suits every task."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -16,9 +16,9 @@ WeightingMethod = Callable[[Tensor], Tensor]
 class GradientWeighting(Weighting):
     """A combination of the task gradients for the backbone; constant weights for all layers after it.
 
-    Let g_i be the gradient of task i's weighted loss at the shared maps of all modalities. A method computes w_i from the
-    Gramian of the g_i. `backward` of the total passes d = sum_i w_i g_i, plus the adversarial part, to the maps. The guarantees
-    of the method hold for a small step of the maps; the backbone can follow such a step only approximately.
+    Let g_i be the gradient of task i's weighted loss at the shared feature maps ("maps" below) of all modalities. A method
+    computes w_i from the Gramian of the g_i. `backward` of the total passes d = sum_i w_i g_i, plus the adversarial part, to the
+    maps. The guarantees of the method hold for a small step of the maps; the backbone can follow such a step only approximately.
 
     Adversarial part: the gradient of the adversarial losses, projected onto the directions in which no task loss rises, times
     min(1, |d| / |sum_i g_i|). So no task loss falls less than along d alone. Without the factor the adversaries would dominate

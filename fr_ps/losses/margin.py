@@ -65,7 +65,8 @@ class MarginLoss(nn.Module, ABC):
     def logits(self, embeddings: Tensor, target_rows: Tensor, held: Tensor | None = None) -> Tensor:
         """(B, rows of `weight`) scaled cosines of (B, C) embeddings to the centres, with the margin at the (B,) `target_rows`.
 
-        `held` (B,) is whether `weight` has the true subject; if not, its row is any one, without a margin. None: it has all.
+        `held` (B,): whether `weight` has the row of the true subject. Where False, `target_rows` holds an arbitrary row, which
+        gets no margin. None: True everywhere.
         """
         cosine = functional.linear(functional.normalize(embeddings), functional.normalize(self.weight))
         target_cosine = cosine.gather(1, target_rows[:, None])[:, 0]

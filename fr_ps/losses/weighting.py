@@ -21,7 +21,8 @@ class Weighting(nn.Module, ABC):
 
     A loss can contain a penalty, such as MagFace's on the norms, which does not vanish when the task is solved. A weighting that
     takes the size of a loss as the difficulty of the task leaves the penalty out of that size. The weight itself applies to the
-    whole loss: MagFace's guarantee of a unique optimal norm holds only for a fixed ratio of the penalty to the cross-entropy.
+    whole loss: MagFace's guarantee of a unique optimal norm holds only while the weight of the penalty relative to the
+    cross-entropy is fixed (`lambda_g`).
     """
 
     @abstractmethod

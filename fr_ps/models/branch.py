@@ -34,19 +34,19 @@ class Branch(nn.Module):
     The attributes' separation modules form a chain. Each splits its input into the input of its attribute's embedding and a
     rest, which is the input of the next module. The last rest is the input of the identity embedding. Behind a gradient
     reversal, an adversarial discriminator of each attribute reads the rest of its own module, or the last rest. Without
-    separation all embeddings share one input, and there are no discriminators: one map cannot both carry an attribute for one
-    task and lack it for another.
+    separation all embeddings share one input, and there are no discriminators: one feature map cannot both carry an attribute for
+    one task and lack it for another.
 
     Args:
         modality: of the maps; `joint` for several.
         backbone: (B, C_in, H, W) -> (B, out_channels, h, w).
-        channels: of the shared map.
+        channels: of the shared feature map.
         classes: attribute to its number of classes.
         order: of the attributes in the separation.
         fsm: whether there is feature separation.
         reduction: of the feature separation modules.
         adversaries: the input of the discriminators.
-        attribute_channels: width of each attribute's embedding; 0: that of the map.
+        attribute_channels: width of each attribute's embedding; 0: `channels`, that of the shared feature map.
         identity_embedding: (B, channels, h, w) -> (B, width), a module with the attribute `width`; None: the mean.
         albedo: normalisation of the albedo: mean or log.
         input_size: side to which the maps are resampled; 0: as they are.

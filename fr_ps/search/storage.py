@@ -108,8 +108,9 @@ def with_database_retries(call: Callable[[], Result]) -> Result:
 
     Raises:
         InputError: the database was unreachable for ten minutes.
-        KeyboardInterrupt, SystemExit: a signal arrived during `call`, and its handler raises. If the handler only records the
-            signal, as in `run_workers`, it is raised here only when `call` failed, instead of another retry.
+        KeyboardInterrupt, SystemExit: a signal arrived during `call`; its handler raises the exception after `call`. A handler
+            that only records the signal, as in `run_workers`, raises nothing; then this function raises the exception, but only
+            if `call` failed, and does not retry.
     """
     started, pause = time.monotonic(), 0.5
     while True:

@@ -35,7 +35,8 @@ TRIAL_TAG = "fr_ps.trial"
 _DELIVERY_TIMEOUT = 3.0
 """At its end, a trial waits until its events are delivered to MLflow, at most this many seconds without an acknowledgement.
 
-Events that are not delivered then are sent at the end of the search.
+Events that are not delivered then: at its end, the search that writes the study's run sends those of its own machine. On other
+machines, `fr-ps sync` sends them.
 """
 _FINAL_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 Echo = Callable[[str], None]

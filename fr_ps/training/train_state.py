@@ -68,7 +68,7 @@ class TrainState:
         losses: the losses, with learned weights and running statistics.
         optimizer: optimizer of the parameters of network and losses.
         ema: moving average of the network's weights, which is validated, saved and tested.
-        guard: counts of skipped steps.
+        guard: does the optimizer steps; skips and counts those with a non-finite loss or gradient.
         trackers: metric to its `BestTracker`: first `train.select`, then those of `train.watch`.
         scaler: factor on the losses of a training in float16, so that its gradients do not become 0; else disabled.
         best_metrics: `val/...` metrics of the best epoch.
