@@ -18,11 +18,14 @@ from fr_ps.photometric.captures import Capture, ReadingSettings, read_capture
 from fr_ps.photometric.frame import Box
 from fr_ps.photometric.maps import SurfaceMaps, compute_maps
 from fr_ps.photometric.quality import MEASURES
+from fr_ps.photometric.robust import MIN_MANY_LIGHTS
 from fr_ps.tables import SessionKey
 
 RECORD_FILE = "prepared.json"
 FORMAT = 4
 """Format of the maps. Increased whenever the same pictures and settings would give other maps."""
+_MANY_LIGHTS_FORMAT = 2
+"""The same for sessions that `many_light_weights` solves. The others keep their maps when only its weights change."""
 _MAX_RECORDS = 1000
 """Sessions whose records a summary reads, in about a second."""
 _SETTINGS = (
@@ -76,6 +79,8 @@ def capture_to_maps(
     details = {"layout": capture.layout, "aligned_by": aligned_by, "frame": stored_frame} | maps.notes | {"quality": maps.quality}
     acquisition = describe_acquisition(capture)
     details["acquisition"] = asdict(acquisition) | {"direction": [*acquisition.direction]}  # JSON has no tuples
+    if len(capture.lights) >= MIN_MANY_LIGHTS:
+        details["many_lights_format"] = _MANY_LIGHTS_FORMAT
     if capture.saturation_level is not None:
         details["pile_up"] = capture.saturation_level
     if capture.encoded:
@@ -119,6 +124,7 @@ class _PreparationDetails:
     convexity: tuple[tuple[float, float], tuple[float, float]]
     twist_agreement: float
     quality: dict[str, float]
+    intensities: list[float]
     acquisition: Acquisition | None = None
 
 
@@ -143,6 +149,11 @@ def read_record(folder: Path) -> dict[str, Any]:
     if missing := set(MEASURES) - set(record["done"]["quality"]):
         raise InputError(f"{path}: done.quality.{min(missing)} is missing; prepare the session again")
     return record
+
+
+def is_outdated(details: dict[str, Any]) -> bool:
+    """Whether this version weights the observations of a session in another way than the version that wrote `details`."""
+    return len(details["intensities"]) >= MIN_MANY_LIGHTS and details.get("many_lights_format") != _MANY_LIGHTS_FORMAT
 
 
 def preparation_settings(config: PrepareConfig, mean_face: MeanFace | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from fr_ps.config import PrepareConfig
 from fr_ps.data.capture_labels import CaptureLabels, read_capture_labels
 from fr_ps.data.layout import DATA_FOLDER, LABELS_FILE, output_folder
 from fr_ps.data.mean_face import MeanFace, load_mean_face
-from fr_ps.data.preparation import FORMAT, RECORD_FILE, capture_to_maps, preparation_settings, read_record
+from fr_ps.data.preparation import FORMAT, RECORD_FILE, capture_to_maps, is_outdated, preparation_settings, read_record
 from fr_ps.data.prepare_report import REPORT_FILE, SessionResult, is_unmodified, labels_text, report_text, write_table
 from fr_ps.errors import InputError
 from fr_ps.files import atomic_folder, remove_stale_temp
@@ -284,7 +284,7 @@ def _previous_details(target: Path, inputs: dict[str, Any]) -> dict[str, Any] | 
     try:
         record = read_record(target)
         valid = record["made_from"] == inputs and record["sizes"] == _map_sizes(target)
-        return record["done"] if valid else None
+        return record["done"] if valid and not is_outdated(record["done"]) else None
     except (InputError, OSError):  # a map is missing
         return None
 

@@ -26,8 +26,11 @@ _EPSILON = 1e-6
 _P_HIGHLIGHT = 0.5
 _P_SHADOW = 0.1
 _P_NEITHER = 3e-4
-_RELATIVE_SIGMA = 0.1
-_NOISE_SIGMA = 0.015
+_SIGMAS = ((0.1, 0.015), (0.01, 0.005))
+"""Relative to the prediction, and to the pixel's reference: of a surface that is not quite Lambertian, and of one that is."""
+_P_LAMBERTIAN = 0.5
+_MIN_LAMBERTIAN_LIGHTS = 8
+"""A band of so few observations is fitted exactly whatever they are, so an exact fit counts more with more lights."""
 _HIGHLIGHT_LOG_RANGE = math.log(250)
 _SHADOW_THRESHOLD = 0.5
 
@@ -97,22 +100,27 @@ def _log_likelihoods(pixels: np.ndarray, factors: np.ndarray, lights: np.ndarray
     scores = []
     for candidate in candidates:
         scaled, _ = weighted_least_squares(pixels, lights, candidate * factors)
-        scores.append(np.sum(factors * np.log(_likelihood(pixels, lights, scaled, _NOISE_SIGMA * reference)), axis=0))
+        scores.append(np.sum(factors * np.log(_likelihood(pixels, lights, scaled, reference)), axis=0))
     return np.array(scores)
 
 
-def _likelihood(pixels: np.ndarray, lights: np.ndarray, scaled: np.ndarray, noise: np.ndarray) -> np.ndarray:
+def _likelihood(pixels: np.ndarray, lights: np.ndarray, scaled: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """(k, n): density of each observation, given a surface of albedo-scaled normals `scaled` (3, n).
 
-    Shading is normal around the prediction, with a deviation proportional to it for surfaces that are not quite Lambertian;
-    an attached shadow is a prediction of 0. A highlight is log-uniform above the prediction, a cast shadow uniform below
-    half of it.
+    Shading is normal around the prediction. Its deviation is proportional to the prediction, for a surface that is not quite
+    Lambertian, or ten times smaller: a fit that explains many observations exactly is better than one that explains more of them
+    roughly, as broad highlights allow. An attached shadow is a prediction of 0. A highlight is log-uniform above the prediction,
+    a cast shadow uniform below half of it.
     """
     predicted = np.maximum(lights.astype(np.float32) @ scaled, 0)
-    spread = _RELATIVE_SIGMA * predicted + noise
-    shaded = (
-        np.exp(-0.5 * ((pixels - predicted) / spread) ** 2) * ((1 - _P_HIGHLIGHT - _P_SHADOW) / math.sqrt(2 * math.pi)) / spread
-    )
+    residual = pixels - predicted
+    lambertian = _P_LAMBERTIAN * max(1 - _MIN_LAMBERTIAN_LIGHTS / len(pixels), 0)
+    shaded = np.zeros_like(predicted)
+    for (relative, absolute), probability in zip(_SIGMAS, (1 - lambertian, lambertian)):
+        spread = relative * predicted + absolute * reference
+        scale = probability * (1 - _P_HIGHLIGHT - _P_SHADOW) / math.sqrt(2 * math.pi)
+        shaded += np.exp(-0.5 * (residual / spread) ** 2) * (scale / spread)
+    noise = _SIGMAS[0][1] * reference
     level = np.maximum(predicted, noise)
     outlier = np.where(
         pixels > predicted,

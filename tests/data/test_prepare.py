@@ -261,6 +261,20 @@ def test_sessions_that_an_earlier_version_prepared_are_kept(raw, tmp_path):
     assert statuses(prepare(replace(config, response="2.2"))) == {"written": sessions, "kept": 0, "skipped": 0}
 
 
+def test_sessions_of_many_lights_that_an_earlier_version_weighted_are_prepared_again(tmp_path, write_capture):
+    eight = (*SEVEN, (0, -30))
+    for name, angles in (("four", FOUR), ("eight", eight)):
+        write_capture(tmp_path / "captures/a" / name, to_8_bit(0.8 * render(sphere(32)[0], angles)), angles)
+    config = PrepareConfig(captures=str(tmp_path / "captures"), out=str(tmp_path / "out"), size=32)
+    prepare(config)
+    for file in tmp_path.glob("out/data/*/*/prepared.json"):
+        earlier = json.loads(file.read_text())
+        assert earlier["done"].pop("many_lights_format", None) == (None if file.parent.name == "four" else 2)
+        file.write_text(json.dumps(earlier))
+    assert statuses(prepare(config)) == {"written": 1, "kept": 1, "skipped": 0}
+    assert statuses(prepare(config)) == {"written": 0, "kept": 2, "skipped": 0}
+
+
 def test_the_standard_error_of_the_normals_is_written_where_it_is_defined(tmp_path, write_capture):
     normal, _, _ = sphere(64)
     for name, angles in (("four", FOUR), ("seven", SEVEN)):

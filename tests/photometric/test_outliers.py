@@ -14,7 +14,7 @@ from fr_ps.photometric import outliers
 from fr_ps.photometric.outliers import many_light_weights
 from fr_ps.photometric.robust import confidence, observation_weights, solve_integrable
 from fr_ps.photometric.solve import least_squares, split_albedo, weighted_least_squares
-from tests.photometric.surfaces import ball_on_a_table, degrees, normal_error, sphere, unsaturated
+from tests.photometric.surfaces import ball_on_a_table, degrees, grid, normal_error, sphere, unsaturated
 
 
 def ratios(images: np.ndarray, lights: np.ndarray, normal: np.ndarray) -> tuple[float, float]:
@@ -194,3 +194,25 @@ def test_confidence_falls_where_observations_are_left_out() -> None:
     assert 0 < found.min() <= found.max() <= 1
     assert found[shining].mean() < 0.7 * plain[shining].mean()
     assert plain[matte.min(axis=0) > 0.5 * matte.max(axis=0)].mean() > 0.6
+
+
+def test_broad_highlights_in_many_of_the_observations_are_left_out() -> None:
+    """A Blinn lobe of exponent 60, as strong as the shading: near the middle of a ball it brightens half of the observations."""
+    x, y = grid(64, 64)
+    inside = np.hypot(x, y) < 30
+    normal = np.stack([x, y, np.sqrt(np.maximum(32.0**2 - x**2 - y**2, 1))], axis=-1)
+    normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
+    rng = np.random.default_rng(0)
+    lights = np.column_stack([rng.uniform(-0.7, 0.7, (40, 2)), np.ones(40)])
+    lights /= np.linalg.norm(lights, axis=1, keepdims=True)
+    halves = lights + np.array([0, 0, 1])
+    halves /= np.linalg.norm(halves, axis=1, keepdims=True)
+    shading, lobe = (np.maximum(np.einsum("hwc,kc->khw", normal, vectors), 0) for vectors in (lights, halves))
+    images = ((0.35 * shading + 0.35 * lobe**60 * (shading > 0)) * inside).astype(np.float32)
+    weights = many_light_weights(images, np.ones_like(images), lights)
+    found = split_albedo(weighted_least_squares(images, lights, weights)[0])[1].transpose(1, 2, 0)
+    plain = split_albedo(least_squares(images, lights))[1].transpose(1, 2, 0)
+    middle = np.hypot(x, y) < 12
+    assert degrees(plain, normal)[middle].mean() > 8
+    assert degrees(found, normal)[middle].mean() < 3.5
+    assert degrees(found, normal)[inside].mean() < 1
