@@ -287,7 +287,7 @@ def test_python_m_fr_ps_and_the_script_behave_the_same():
 
 
 def test_an_internal_error_is_a_traceback_and_exit_code_1():
-    patched = "import fr_ps.photometric.captures as captures\ncaptures.list_sources = lambda *_: 1 / 0"
+    patched = "import fr_ps.photometric.sources as sources\nsources.list_sources = lambda *_: 1 / 0"
     code = f"{patched}\nimport sys; from fr_ps.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "prepare", "--captures=a", "--out=b"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
