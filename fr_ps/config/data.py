@@ -158,8 +158,9 @@ class BatchConfig:
         attribute: attribute whose classes are balanced with balance=class. Sessions without its label are drawn in proportion
             to their number. The losses still weight classes by their inverse frequency in the training part;
             set loss.class_weights, as {gender: [0.5, 0.5]}, to avoid a double correction.
-        steps: batches per epoch; 0: about one pass over the training sessions. On a small data set a pass has few batches; more
-            of them make the epochs longer, with fewer validations and checkpoints, which come once per epoch.
+        steps: batches per epoch (not optimizer steps, see train.accumulate); 0: about one pass over the training sessions. On a
+            small data set a pass has few batches; more of them make the epochs longer, with fewer validations and checkpoints,
+            which come once per epoch.
     """
 
     people: int = 8

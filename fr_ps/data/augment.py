@@ -91,8 +91,8 @@ def apply_augmentation(batch: Mapping[str, Tensor], drawn: Augmentation) -> MapB
 
     `batch` has as many modalities as the draw; the i-th one uses column i of `strength` and `position`.
 
-    The resampled maps are new, so that all that follows changes them in place: on a CPU, the memory of new arrays of this size
-    comes from the operating system each time, which took a quarter of the time.
+    The resampled maps are new tensors, which the later steps modify in place. On a CPU, allocating new tensors of this size in
+    each step took a quarter of the time of the augmentation.
     """
     first = next(iter(batch.values()))
     drawn = drawn.to(first.device)

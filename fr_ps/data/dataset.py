@@ -21,8 +21,8 @@ from fr_ps.tables import SessionKey
 class LabelTable:
     """The labels of the sessions that the settings select.
 
-    Row indices elsewhere, as those of a split or of `MapStore.read`, index `labels`. Only the values of `selected` and the first
-    axis of the arrays in `MapStore.maps` index the whole table.
+    The row indices of a split and of `MapStore.read` index `labels`. The values of `selected` and the rows of a pack
+    (`MapStore.maps`) index the whole table.
 
     Attributes:
         labels: the n selected sessions.

@@ -120,7 +120,8 @@ def map_files(root: Path, labels: Labels, modality: str) -> list[Path]:
 def stat_map_files(root: Path, labels: Labels, modality: str) -> Iterator[tuple[str, os.stat_result]]:
     """The path and the status of the file of one map for every row of the table.
 
-    Takes one system call a row where all sessions are in one of the layouts: a start of a training looks at every file.
+    Each start of a training looks at every file. Hence the few system calls: one a row, or two with the file names of the
+    original project.
 
     Raises:
         InputError: rows without a map (names the first one and their number), or a folder is inaccessible.
@@ -189,8 +190,8 @@ def check_map(array: np.ndarray, modality: str, where: str) -> np.ndarray:
     """The map `array`, H x W or H x W x 3, as (C, H, W) float32.
 
     Raises:
-        InputError: no numbers, a wrong shape, NaN or infinity, or normals that are far from unit length or encoded as
-            colours. The message begins with `where`.
+        InputError: a type that is not numeric, a wrong shape, NaN or infinity, or normals that are far from unit length or
+            encoded as colours. The message begins with `where`.
     """
     channels = CHANNELS[modality]
     if array.dtype.kind not in "fiu":

@@ -1,8 +1,8 @@
 """A pack: the maps of one modality of a data set in one memory-mapped file, with a checksum of each map.
 
-A pack is a folder with `{modality}.npy`, `crc32.npy` (one checksum a map) and `info.json`. Opening it compares the size of the
-file of maps and the checksum of all that describes them, in a time that does not depend on the size of the maps. The checksum of
-a map is compared when a process reads it for the first time.
+A pack is a folder with `{modality}.npy`, `crc32.npy` (one checksum a map) and `info.json`. Opening it checks the size of the
+file of maps, and one checksum over its metadata: header, checksums of the maps, and digest. The time of that does not depend on
+the size of the maps. The checksum of a map is compared when a process reads it for the first time.
 """
 
 import mmap
@@ -60,7 +60,7 @@ class PackReader:
         self.found_damage = False
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """(n, C, H, W) the maps of (n,) rows, copied into memory. A damaged map is read from its source.
+        """(n, C, H, W) the maps of (n,) rows of the whole table, copied into memory. A damaged map is read from its source.
 
         Raises:
             InputError: a map is damaged, and its source is missing or was changed since it was packed.
@@ -127,7 +127,7 @@ def open_pack(folder: Path, modality: str, source: Callable[[int], Path]) -> tup
     except (ValueError, EOFError, InputError) as error:
         raise CorruptPack(one_line(error)) from None
     if _checksum(header, checksums, info.digest) != info.crc32:
-        raise CorruptPack("its description and its checksum differ")
+        raise CorruptPack("its metadata do not match their checksum")
     if path.stat().st_size != maps.offset + maps.nbytes or len(checksums) != len(maps):
         raise CorruptPack(f"{path.name} has another size")
     return PackReader(maps, checksums, source, modality), info.digest
@@ -151,11 +151,11 @@ def write_pack(folder: Path, modality: str, shape: tuple[int, ...], maps: Iterab
 
 
 def describe_pack(folder: Path, header: bytes, checksums: np.ndarray, digest: str) -> None:
-    """Write the files of a pack that describe its maps: their (N,) checksums, the digest, and the checksum of header and both."""
+    """Write the metadata of a pack: the (N,) checksums of its maps, the digest, and one checksum over these and the header."""
     write_array(folder / _CHECKSUM_FILE, checksums)
     write_json(folder / INFO_FILE, asdict(PackInfo(digest, _checksum(header, checksums, digest))))
 
 
 def _checksum(header: bytes, checksums: np.ndarray, digest: str) -> int:
-    """Of what describes the maps. It covers the digest, by which runs and models identify their data."""
+    """Of the metadata. It covers the digest, by which runs and models identify their data."""
     return zlib.crc32(digest.encode(), zlib.crc32(checksums.tobytes(), zlib.crc32(header)))

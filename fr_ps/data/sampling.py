@@ -179,7 +179,7 @@ class _RoundRobin:
             return self.next(count)
         drawn: list[int] = []
         while len(drawn) < count:
-            # Nearly always the first in the queue. Nothing here may take time in proportion to the number of members.
+            # Nearly always position 0, so the search is short. Only a new round takes time in proportion to all members.
             position = next((place for place, member in enumerate(self.queue) if member not in drawn), None)
             if position is None:
                 self._start_round()

@@ -38,7 +38,7 @@ IDENTITY_LOSSES: dict[str, Callable[[LossConfig], Callable[..., MarginLoss]]] = 
     "cosface": lambda config: partial(CosFace, margin=config.cosface_margin),
     "adaface": lambda config: partial(AdaFace, margin=config.adaface_margin),
 }
-"""Name to a function from the settings to a factory with the arguments of `MarginLoss`."""
+"""By name: a function that takes the settings and returns a factory, which takes the arguments of `MarginLoss`."""
 
 PERSON_WEIGHTS: dict[str, Callable[[Tensor], Tensor | None]] = {
     "none": lambda sessions: None,

@@ -71,7 +71,8 @@ class UncertaintyWeighting(Weighting):
     def __init__(self, tasks: Sequence[str]) -> None:
         super().__init__()
         self.tasks = tuple(tasks)
-        start = torch.tensor(self.MAX_WEIGHT).log()  # the raw value at which s = 0: the inverse of softplus
+        start = torch.tensor(self.MAX_WEIGHT).log()
+        # s starts at 0: softplus(raw) = log(MAX_WEIGHT), and raw is the inverse of softplus of that.
         self.raw = nn.Parameter(torch.expm1(start).log().repeat(len(self.tasks)))
 
     def log_variances(self) -> Tensor:

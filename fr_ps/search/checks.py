@@ -35,7 +35,9 @@ def check_objectives(spec: StudySpec) -> str:
     dataset = open_training_data(config, lambda _line: None)
     split = make_split(dataset.labels, config.data, dataset.left_out)
     if not len(split.val):
-        raise InputError("data.val_people is 0: the objective needs validation subjects; set a share")
+        raise InputError(
+            "data.val_people is 0: the objective needs validation subjects; set a share of the subjects, as 0.2, or their number"
+        )
     labels = dataset.labels.subset(split.val)
     # Which metrics are defined depends on the labels alone: random predictions suffice.
     rng = np.random.default_rng(0)
@@ -100,8 +102,9 @@ def _reachable_configs(
 def _candidate_values(dimension: Dimension, base: Config) -> list[Value]:
     """Values of the dimension with which a condition is checked.
 
-    The choices, or the ends of a range; for a continuous range only the upper end, as samples rarely equal the lower one. Where
-    the dimension does not exist in all trials, also the value of the base.
+    The choices, or the ends of a range; for a continuous range only the upper end. Conditions on numbers are "above 0": only a
+    lower end of 0 does not meet them, and samples rarely equal it. Where the dimension does not exist in all trials, also the
+    value of the base.
     """
     if dimension.choices:
         values: list[Value] = list(dimension.choices)

@@ -125,7 +125,8 @@ def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
         if run is not None:
             _report_results(search, run)
     if run is None and search.all_finished:
-        with _leader_run(search) as run:  # the leader may have been killed
+        # The leader may have been killed: log and report in its place. All trials have ended, so that no worker starts.
+        with _leader_run(search) as run:
             if run is not None:
                 _supervise_workers(search, run)
                 _report_results(search, run)

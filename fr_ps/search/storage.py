@@ -108,9 +108,9 @@ def with_database_retries(call: Callable[[], Result]) -> Result:
 
     Raises:
         InputError: the database was unreachable for ten minutes.
-        KeyboardInterrupt, SystemExit: a signal arrived during `call`; its handler raises the exception after `call`. A handler
-            that only records the signal, as in `run_workers`, raises nothing; then this function raises the exception, but only
-            if `call` failed, and does not retry.
+        KeyboardInterrupt, SystemExit: a signal arrived during `call`. Usually its handler raises the exception after `call`. If
+            the handler only records the signal, as in `run_workers`, a successful `call` returns its result, and after a failed
+            one this function raises the exception instead of a retry.
     """
     started, pause = time.monotonic(), 0.5
     while True:

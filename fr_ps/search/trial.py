@@ -35,8 +35,8 @@ TRIAL_TAG = "fr_ps.trial"
 _DELIVERY_TIMEOUT = 3.0
 """At its end, a trial waits until its events are delivered to MLflow, at most this many seconds without an acknowledgement.
 
-Events that are not delivered then: at its end, the search that writes the study's run sends those of its own machine. On other
-machines, `fr-ps sync` sends them.
+Events that are still undelivered then are sent later. When all trials have ended, the leader sends those of the trials on its
+machine. For trials on another machine, the user runs `fr-ps sync` there.
 """
 _FINAL_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 Echo = Callable[[str], None]
@@ -127,7 +127,8 @@ def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult | N
             if result.outcome == "failed":
                 raise _TrialFailed
         attributes: dict[str, str | int] = {OUTCOME: result.outcome, REASON: result.reason, EPOCHS: result.epochs, RUN: run.id}
-        if run.mlflow_id:  # set in the background once the run exists in MLflow, for a short trial only at its end
+        # Not at the start of the trial: the delivery thread sets `mlflow_id` when MLflow has created the run, which may be late.
+        if run.mlflow_id:
             attributes[MLFLOW_RUN] = run.mlflow_id
         with_database_retries(lambda: _set_attributes(trial, attributes))
         if finish_trial(storage, study, trial, list(result.values) if result.values else None, _FINAL_STATES[result.outcome]):

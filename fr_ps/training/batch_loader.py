@@ -71,8 +71,8 @@ class BatchLoader:
         self.num_modalities = len(dataset.store.maps)
         self.map_source = open_map_source(dataset.store, rows, device)
         self.seed, self.device, self.modality_dropout = seed, device, modality_dropout
-        present, identity = np.unique(dataset.labels.subject_of[rows], return_inverse=True)
-        self.subjects = dataset.labels.subjects[present]
+        training_subjects, identity = np.unique(dataset.labels.subject_of[rows], return_inverse=True)
+        self.subjects = dataset.labels.subjects[training_subjects]
         codes = dataset.labels.codes[rows]
         self.targets = {"identity": torch.from_numpy(identity.astype(np.int64))}
         self.targets |= {task: torch.from_numpy(codes[:, column].astype(np.int64)) for column, task in enumerate(ATTRIBUTES)}

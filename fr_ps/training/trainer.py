@@ -106,7 +106,8 @@ class Trainer:
                 self.checkpoints.wait()
                 self.stop.check()
             except LostProcessError as error:
-                self.stop.acknowledge()  # torchrun ends the other processes with SIGTERM
+                # torchrun now sends SIGTERM to the remaining processes. It must not interrupt the checkpoint.
+                self.stop.acknowledge()
                 raise self._lost_process_error(error) from None
             except StopRequested as request:
                 self.checkpoints.save()
@@ -144,8 +145,9 @@ class Trainer:
 
         A step with a non-finite loss or gradient is skipped: weights, buffers and meters are unchanged.
 
-        Nothing waits for the device, so that the CPU prepares the next steps while the device computes. Exceptions: MPS (see
-        `NonFiniteGuard`), `GradientWeighting`, and `sampled_centres` of sharded centres.
+        Nothing waits for the device, so that the CPU prepares the next steps while the device computes. These do wait: MPS (see
+        `NonFiniteGuard`), `GradientWeighting`, and `sampled_centres` if the class centres are sharded among the
+        processes.
 
         Args:
             stream: the next batches of the epoch, from `BatchLoader.stream`.
@@ -166,7 +168,7 @@ class Trainer:
         if loss_config.sampled_subject_share == 1:
             self._update(batches, step, len(batch_numbers))
             return
-        loaded = list(batches)  # one sample of the centres for the whole step, with the subjects of all its batches
+        loaded = list(batches)  # the step has one sample of the class centres, which includes the subjects of all its batches
         subjects = torch.cat([batch.targets["identity"] for batch in loaded])
         identity_losses, share = state.losses.identity_losses, loss_config.sampled_subject_share
         # The same seed in all processes: MAX_PROCESSES stands for the rank, and no process has that rank.
