@@ -34,6 +34,9 @@ def _prepare(arguments: Namespace) -> None:
     layouts = Counter(result.details["layout"] for result in results if result.details.get("layout"))
     if layouts:
         print("layout: " + ", ".join(f"{layout} ({count} sessions)" for layout, count in sorted(layouts.items())))
+    if paired := [result for result in results if result.details.get("paired_by_order")]:
+        first = f"{paired[0].id}/{paired[0].session}"
+        print(f"images of {len(paired)} sessions were paired with the lights by the order of their names, e.g. {first}")
     print(tabulate(counts, headers=["sessions", "number"]))
     if skipped:
         print("\n" + tabulate(skipped, headers=["id", "session", "reason for skipping"], disable_numparse=True))

@@ -81,6 +81,8 @@ def capture_to_maps(
     details["acquisition"] = asdict(acquisition) | {"direction": [*acquisition.direction]}  # JSON has no tuples
     if len(capture.lights) >= MIN_MANY_LIGHTS:
         details["many_lights_format"] = _MANY_LIGHTS_FORMAT
+    if capture.paired_by_order:
+        details["paired_by_order"] = True
     if capture.saturation_level is not None:
         details["pile_up"] = capture.saturation_level
     if capture.encoded:

@@ -263,7 +263,8 @@ def _preparation_inputs(job: SessionJob, config: PrepareConfig, mean_face: MeanF
     """The inputs of a session's maps: the settings, and the size and modification time of each file of the capture."""
     source = job.source
     states = {name: _stat(source.folder / name) for name in list_names(source.folder)}
-    states |= {f"{path.relative_to(source.root)}": _stat(path) for path in shared_files(source.folder, source.root)}
+    layout = None if config.layout == "auto" else config.layout
+    states |= {f"{path.relative_to(source.root)}": _stat(path) for path in shared_files(source.folder, source.root, layout)}
     files = [[name, state.st_size, state.st_mtime_ns] for name, state in states.items() if state and stat.S_ISREG(state.st_mode)]
     settings = preparation_settings(config, mean_face) | {"box": list(job.box) if job.box else None}
     if config.layout != "auto":

@@ -11,9 +11,9 @@ import numpy as np
 from fr_ps.config import CaptureLayout, LightAxes, MaskSource
 from fr_ps.errors import InputError
 from fr_ps.photometric.images import DecodedImage, SaturationSearch, is_image_name, read_image
-from fr_ps.photometric.layouts import LAYOUTS, find_lights
+from fr_ps.photometric.layouts import find_lights, read_lights_file
 from fr_ps.photometric.layouts.files import StatedLights
-from fr_ps.photometric.layouts.folders import list_names
+from fr_ps.photometric.layouts.folders import list_files, list_names
 from fr_ps.photometric.lights import check_lights
 from fr_ps.photometric.linear_light import CameraResponse, linear_luminance
 from fr_ps.photometric.masks import check_mask, find_mask, is_mask_name, read_mask
@@ -44,6 +44,7 @@ class Capture:
         white_level: the stored value at which the camera saturates: as set, as found, or the largest of the files.
         reduction: side of the squares of stored pixels whose mean is a pixel here. Landmarks are in pixels of `images`.
         layout: of the files.
+        paired_by_order: whether the images were paired with the lights by the order of their names alone.
         encoded: whether a picture is JPEG, or is tagged as sRGB or gamma.
     """
 
@@ -56,6 +57,7 @@ class Capture:
     saturation_level: int | None = None
     reduction: int = 1
     layout: CaptureLayout = "plain"
+    paired_by_order: bool = False
     encoded: bool = False
     white_level: int | None = None
 
@@ -94,9 +96,9 @@ def read_capture(folder: Path, settings: ReadingSettings = ReadingSettings(), ro
         InputError: a file is missing, unreadable or invalid, fewer than three images, images of different sizes, landmarks
             outside the picture, an empty mask, or lights that `check_lights` rejects.
     """
-    names = list_names(folder)
+    names = [name for name in list_files(folder) if name != settings.ambient]
     lights_file = find_lights(folder, root, None if settings.layout == "auto" else settings.layout)
-    stated = LAYOUTS[lights_file.layout].read_lights_file(lights_file.path, names, settings.light_axes)
+    stated = read_lights_file(lights_file, names, settings.light_axes)
     check_lights(stated.lights, settings.max_condition, lights_file.path)
     pictures = _read_pictures(folder, stated, settings)
     mask_file = next((name for name in names if is_mask_name(name) and is_image_name(name)), None)
@@ -121,6 +123,7 @@ def read_capture(folder: Path, settings: ReadingSettings = ReadingSettings(), ro
         pictures.saturation_level,
         pictures.reduction,
         lights_file.layout,
+        stated.paired_by_order,
         pictures.encoded,
         pictures.saturation_level or pictures.white_level,
     )

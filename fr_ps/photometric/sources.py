@@ -5,8 +5,8 @@ from pathlib import Path
 
 from fr_ps.errors import InputError
 from fr_ps.photometric.images import is_image_name
-from fr_ps.photometric.layouts import EXPECTED_LIGHTS
-from fr_ps.photometric.layouts.folders import list_names, visible_subfolders
+from fr_ps.photometric.layouts import EXPECTED_LIGHTS, find_lights, read_lights_file
+from fr_ps.photometric.layouts.folders import list_files, list_names, visible_subfolders
 from fr_ps.tables import to_nfc
 
 SINGLE_SESSION = "0"
@@ -32,8 +32,8 @@ class CaptureSource:
 def list_sources(captures: Path, unusable: dict[tuple[str, str], str] | None = None) -> list[CaptureSource]:
     """Every session under `captures`, sorted by name; hidden folders are skipped.
 
-    A session is a folder `{id}/{session}`. A folder `{id}` with images, and without sessions that have images, is a session
-    itself, with the name `SINGLE_SESSION`; so is `captures`.
+    A session is a folder `{id}/{session}`. A folder `{id}` with images, in which no subfolder has images or whose file of lights
+    lists its own images, is a session itself, with the name `SINGLE_SESSION`; so is `captures`.
 
     Args:
         captures: the root.
@@ -45,7 +45,7 @@ def list_sources(captures: Path, unusable: dict[tuple[str, str], str] | None = N
             unreadable, its name is not allowed in a table, or two folders of one parent differ only by case, surrounding
             white space or Unicode form.
     """
-    if _is_session(captures, levels=2):
+    if _is_single_session(captures, unusable is not None):
         return [CaptureSource(to_nfc(captures.resolve().name), SINGLE_SESSION, captures, captures)]
 
     def usable_subfolders(folder: Path, subject: str = "") -> list[Path]:
@@ -76,9 +76,32 @@ def list_sources(captures: Path, unusable: dict[tuple[str, str], str] | None = N
     return found
 
 
+def _is_single_session(captures: Path, skip_unusable: bool) -> bool:
+    """Whether the images are in `captures` itself."""
+    try:
+        return _is_session(captures, levels=2)
+    except InputError:
+        list_names(captures)  # the root itself must be readable
+        if skip_unusable:
+            return False  # a folder below it is unusable
+        raise
+
+
 def _is_session(folder: Path, levels: int) -> bool:
-    """Whether `folder` has images, and its subfolders, of which sessions are `levels` below it, have none."""
-    return _has_images(folder) and not any(_contains_images(subfolder, levels - 1) for subfolder in _subfolders(folder))
+    """Whether `folder`, of which sessions are `levels` below it, is a session itself.
+
+    It is if it has images, and either its subfolders have none or its own file of lights lists its images.
+    """
+    if not _has_images(folder):
+        return False
+    if not any(_contains_images(subfolder, levels - 1) for subfolder in _subfolders(folder)):
+        return True
+    try:
+        names = list_files(folder)
+        stated = read_lights_file(find_lights(folder), names, "xy")
+        return not stated.paired_by_order and not set(stated.images).isdisjoint(names)
+    except InputError:
+        return False
 
 
 def _contains_images(folder: Path, levels: int) -> bool:
@@ -88,7 +111,7 @@ def _contains_images(folder: Path, levels: int) -> bool:
 
 
 def _has_images(folder: Path) -> bool:
-    return any(map(is_image_name, list_names(folder)))
+    return any(map(is_image_name, list_files(folder)))
 
 
 def _subfolders(folder: Path) -> list[Path]:

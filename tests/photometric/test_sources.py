@@ -35,6 +35,13 @@ def test_a_folder_with_images_is_a_session_by_itself(tmp_path: Path) -> None:
     assert (source.id, source.session, source.folder) == ("ball", SINGLE_SESSION, tmp_path / "ball")
 
 
+def test_thumbnails_below_a_session_make_no_sessions(tmp_path: Path) -> None:
+    touch(tmp_path, "dome/a.png", "dome/b.png", "dome/c.png", "dome/thumbs/a.png", "dome/thumbs/b.png", "dome/thumbs/c.png")
+    (tmp_path / "dome" / "lights.csv").write_text("image,x,y,z\na.png,0,0,1\nb.png,1,0,1\nc.png,0,1,1\n")
+    assert keys(tmp_path) == [("dome", SINGLE_SESSION)]
+    assert keys(tmp_path / "dome") == [("dome", SINGLE_SESSION)]
+
+
 @pytest.mark.parametrize(
     ("above", "expected"),
     [
@@ -49,3 +56,9 @@ def test_the_nearest_files_of_lights_above_a_session_are_shared(above: list[str]
     touch(tmp_path, "p/s/im0.png", *above)
     found = shared_files(tmp_path / "p" / "s", tmp_path)
     assert sorted(f"{path.relative_to(tmp_path)}" for path in found) == expected
+
+
+def test_only_files_of_the_given_layout_are_shared(tmp_path: Path) -> None:
+    touch(tmp_path, "p/s/im0.png", "p/s/lights.csv", "dome.lp")
+    assert shared_files(tmp_path / "p" / "s", tmp_path) == []
+    assert shared_files(tmp_path / "p" / "s", tmp_path, "lp") == [tmp_path / "dome.lp"]

@@ -13,6 +13,7 @@ import numpy as np
 from fr_ps.config import LightAxes
 from fr_ps.errors import InputError
 from fr_ps.photometric.layouts.files import StatedLights, match_names
+from fr_ps.photometric.layouts.folders import find_name, list_files
 from fr_ps.photometric.layouts.text_lines import base_name, read_lines
 from fr_ps.photometric.lights import MIN_LIGHTS, check_intensities, parse_intensity, parse_vector
 
@@ -21,11 +22,12 @@ COMPANIONS: tuple[str, ...] = (NAMES_FILE, INTENSITIES_FILE)
 
 
 def find_lights_file(names: Sequence[str]) -> str | None:
-    return DIRECTIONS_FILE if DIRECTIONS_FILE in names and NAMES_FILE in names else None
+    return find_name(DIRECTIONS_FILE, names)
 
 
 def read_lights_file(path: Path, names: Sequence[str], light_axes: LightAxes) -> StatedLights:
-    names_file, intensities_file = path.with_name(NAMES_FILE), path.with_name(INTENSITIES_FILE)
+    beside = list_files(path.parent)
+    names_file, intensities_file = (path.with_name(find_name(name, beside) or name) for name in COMPANIONS)
     listed = [base_name(line, f"{names_file}: line {number}") for number, line in read_lines(names_file)]
     lines = read_lines(path)
     _check_count(path, len(lines), names_file, len(listed))

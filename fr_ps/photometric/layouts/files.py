@@ -19,11 +19,13 @@ class StatedLights:
         images: names of the k images, in the order of the lights.
         lights: (k, 3) float64 unit vectors toward the lights, x right, y up, z toward the camera.
         intensities: (k,), or (k, 3) by colour channel; float64 > 0, relative to each other.
+        paired_by_order: whether the file lists other names, with which the images were paired by their order.
     """
 
     images: list[str]
     lights: np.ndarray
     intensities: np.ndarray
+    paired_by_order: bool = False
 
 
 class Layout(Protocol):

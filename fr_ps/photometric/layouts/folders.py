@@ -1,6 +1,9 @@
 """Names in the folders of captures."""
 
+import os
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fr_ps.errors import InputError
@@ -14,12 +17,34 @@ def list_names(folder: Path, only_folders: bool = False) -> list[str]:
     Raises:
         InputError: it is missing or unreadable.
     """
-    try:
+    with _readable(folder):
         return sorted(child.name for child in folder.iterdir() if not only_folders or child.is_dir())
+
+
+def list_files(folder: Path) -> list[str]:
+    """The names in a folder that are no folders, sorted.
+
+    Raises:
+        InputError: it is missing or unreadable.
+    """
+    with _readable(folder), os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if not entry.is_dir())
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Convert an OSError of the block, which lists `folder`, to an InputError."""
+    try:
+        yield
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{folder}: no such folder; name a folder of {{id}}/{{session}}/ with images and their lights") from None
     except OSError as error:
         raise InputError(f"{folder}: unreadable folder ({error.strerror}); make it readable or move it away") from None
+
+
+def find_name(wanted: str, names: Iterable[str]) -> str | None:
+    """`wanted` among the names of files, else one that differs only in case; None if there is none."""
+    return wanted if wanted in names else next((name for name in names if name.casefold() == wanted.casefold()), None)
 
 
 def visible_subfolders(folder: Path) -> tuple[list[str], dict[str, str]]:

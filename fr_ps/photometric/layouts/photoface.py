@@ -9,6 +9,7 @@ import numpy as np
 from fr_ps.config import LightAxes
 from fr_ps.errors import InputError
 from fr_ps.photometric.layouts.files import StatedLights
+from fr_ps.photometric.layouts.folders import find_name
 from fr_ps.photometric.photoface import LIGHT_SOURCE_FILE, read_light_source
 
 _IMAGE = re.compile(r"im(0|[1-9]\d*)\.(bmp|png|tiff?|pgm)", re.ASCII | re.IGNORECASE)
@@ -17,7 +18,7 @@ COMPANIONS: tuple[str, ...] = ()
 
 
 def find_lights_file(names: Sequence[str]) -> str | None:
-    return LIGHT_SOURCE_FILE if LIGHT_SOURCE_FILE in names else None
+    return find_name(LIGHT_SOURCE_FILE, names)
 
 
 def read_lights_file(path: Path, names: Sequence[str], light_axes: LightAxes) -> StatedLights:

@@ -6,13 +6,14 @@ from pathlib import Path
 from fr_ps.config import LightAxes
 from fr_ps.files import check_regular_file
 from fr_ps.photometric.layouts.files import StatedLights, match_names
+from fr_ps.photometric.layouts.folders import find_name
 from fr_ps.photometric.lights import LIGHTS_FILE, read_lights
 
 COMPANIONS: tuple[str, ...] = ()
 
 
 def find_lights_file(names: Sequence[str]) -> str | None:
-    return LIGHTS_FILE if LIGHTS_FILE in names else None
+    return find_name(LIGHTS_FILE, names)
 
 
 def read_lights_file(path: Path, names: Sequence[str], light_axes: LightAxes) -> StatedLights:

@@ -113,6 +113,71 @@ def test_images_with_other_names_belong_to_the_lines_in_natural_order(tmp_path: 
     np.testing.assert_array_equal(read_capture(tmp_path).images, before.images)
 
 
+def test_images_in_another_format_belong_to_the_lines_of_their_names(tmp_path: Path) -> None:
+    """The list is in the order of a program that sorts 10 before 2."""
+    write_lp(tmp_path)
+    before = read_capture(tmp_path)
+    first, *lines = (tmp_path / "dome.lp").read_text().splitlines()
+    (tmp_path / "dome.lp").write_text("\n".join([first, *sorted(line.replace(".png", ".jpg") for line in lines)]))
+    after = read_capture(tmp_path)
+    order = sorted(range(12), key=str)
+    np.testing.assert_array_equal(after.images, before.images[order])
+    np.testing.assert_array_equal(after.lights, before.lights[order])
+    assert not after.paired_by_order
+
+
+def test_an_ambient_picture_is_no_image_of_a_list_with_other_names(tmp_path: Path) -> None:
+    write_lp(tmp_path)
+    for path in tmp_path.glob("pic *.png"):
+        path.rename(path.with_name(path.name.replace("pic ", "IMG_")))
+    Image.new("L", (SIZE, SIZE)).save(tmp_path / "dark.png")
+    (tmp_path / "dark.png").write_bytes(png_16(np.zeros((SIZE, SIZE, 1), np.uint16)))
+    assert read_capture(tmp_path, ReadingSettings(ambient="dark.png")).paired_by_order
+
+
+def test_names_of_the_files_of_lights_ignore_case(tmp_path: Path) -> None:
+    write_diligent(tmp_path / "ball")
+    before = read_capture(tmp_path / "ball")
+    for path in (tmp_path / "ball").glob("*.txt"):
+        path.rename(path.with_name(path.name.upper()))
+    np.testing.assert_array_equal(read_capture(tmp_path / "ball").images, before.images)
+
+
+def test_two_files_of_lights_in_one_folder_require_the_layout(tmp_path: Path, rejected: AssertRejected) -> None:
+    folder = tmp_path / "ball"
+    write_diligent(folder)
+    (folder / "dome.lp").write_text("3")
+    with rejected(folder, "light_directions.txt (diligent)", "dome.lp (lp)", "--layout"):
+        read_capture(folder)
+    assert read_capture(folder, ReadingSettings(layout="diligent")).layout == "diligent"
+
+
+def test_an_incomplete_layout_is_not_replaced_by_lights_above(tmp_path: Path, rejected: AssertRejected) -> None:
+    write_diligent(tmp_path / "ball")
+    for name in ("filenames.txt", "light_directions.txt"):
+        shutil.copy(tmp_path / "ball" / name, tmp_path / name)
+    (tmp_path / "ball" / "filenames.txt").unlink()
+    with rejected(tmp_path / "ball" / "filenames.txt", "no such file"):
+        read_capture(tmp_path / "ball", root=tmp_path)
+
+
+def test_one_image_has_one_light_and_the_mask_has_none(tmp_path: Path, rejected: AssertRejected) -> None:
+    write_lp(tmp_path)
+    replace_line(tmp_path / "dome.lp", 4, "PIC 1.PNG 0 0 1")
+    with rejected("dome.lp", "pic 1.png is the image of two lights"):
+        read_capture(tmp_path)
+    replace_line(tmp_path / "dome.lp", 4, "mask.png 0 0 1")
+    with rejected("dome.lp", "mask.png", "is the mask"):
+        read_capture(tmp_path)
+
+
+def test_files_and_folders_that_only_look_like_lights_are_ignored(tmp_path: Path) -> None:
+    write_lp(tmp_path)
+    (tmp_path / "._dome.lp").write_bytes(b"\0")
+    (tmp_path / "other.lp").mkdir()
+    assert read_capture(tmp_path).layout == "lp"
+
+
 def test_a_given_layout_is_the_only_one_that_is_read(tmp_path: Path, rejected: AssertRejected) -> None:
     write_lp(tmp_path)
     (tmp_path / "lights.csv").write_text("image,x,y,z\n" + "".join(f"pic {k}.png,{k % 3 - 1},{k % 2},2\n" for k in range(12)))
@@ -148,7 +213,7 @@ def replace_line(path: Path, number: int, text: str | None) -> None:
         (lambda folder: replace_line(folder / "filenames.txt", 2, ".."), ["filenames.txt", "line 2"]),
         (lambda folder: Image.new("L", (SIZE, SIZE - 1), 255).save(folder / "mask.png"), ["mask.png", "96 x 95", "96 x 96"]),
         (lambda folder: Image.new("L", (SIZE, SIZE)).save(folder / "mask.png"), ["mask.png", "empty"]),
-        (lambda folder: (folder / "filenames.txt").unlink(), ["no file of lights", "filenames.txt"]),
+        (lambda folder: (folder / "filenames.txt").unlink(), ["filenames.txt", "no such file"]),
         (lambda folder: Image.new("L", (SIZE, SIZE)).save(folder / "005.png"), ["005.png", "grey", "red, green and blue"]),
     ],
 )
@@ -170,11 +235,12 @@ def test_bad_diligent_folders_are_rejected(change: Write, words: list[str], tmp_
         (lambda folder: replace_line(folder / "dome.lp", 4, "pic 2.png 0 0 0"), ["line 4", "length 0"]),
         (lambda folder: replace_line(folder / "dome.lp", 4, "pic2.png 0 1"), ["line 4", "2 numbers"]),
         (lambda folder: replace_line(folder / "dome.lp", 4, "0 0 1"), ["line 4"]),
+        (lambda folder: replace_line(folder / "dome.lp", 4, "pic 2.png 0 0.1 1 0.9"), ["line 4", "'pic 2.png 0'", "file x y z"]),
         (lambda folder: replace_line(folder / "dome.lp", 4, "pic 1.png 0 0 1"), ["line 4", "pic 1.png is listed twice"]),
         (lambda folder: (folder / "pic 3.png").unlink(), ["pic 3.png", "no such image"]),
         (lambda folder: (folder / "other.lp").write_text("3"), ["both dome.lp and other.lp"]),
         (
-            lambda folder: [path.rename(path.with_suffix(".tif.png")) for path in folder.glob("pic [1-9]*.png")],
+            lambda folder: [path.rename(path.with_name(f"x{path.name}")) for path in folder.glob("pic [1-9]*.png")],
             ["pic 1.png", "no such image"],
         ),
     ],
