@@ -44,6 +44,8 @@ _SETTINGS = (
     "response",
     "ambient",
 )
+AlignedBy = Literal["landmarks", "boxes", "mask", "none"]
+"""What determined the frame of a session; see `align_capture`."""
 _DEFAULTS = {field.name: field.default for field in fields(PrepareConfig) if field.name in _SETTINGS}
 """Of settings that the record of an earlier version lacks: what that version did."""
 
@@ -122,7 +124,7 @@ class _PreparationInputs:
 
 @dataclass(frozen=True)
 class _PreparationDetails:
-    aligned_by: Literal["landmarks", "boxes", "mask", "none"]
+    aligned_by: AlignedBy
     convexity: tuple[tuple[float, float], tuple[float, float]]
     twist_agreement: float
     quality: dict[str, float]

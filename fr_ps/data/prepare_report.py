@@ -14,13 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from fr_ps.config import CaptureLayout
 from fr_ps.data.capture_labels import CaptureLabels
 from fr_ps.data.layout import QUALITY, output_folder
-from fr_ps.data.preparation import read_record
+from fr_ps.data.preparation import AlignedBy, read_record
 from fr_ps.errors import InputError
 from fr_ps.files import write_atomic
-from fr_ps.photometric.orientation import find_axes_mismatch
-from fr_ps.photometric.photoface import ATTRIBUTES_FILE
+from fr_ps.photometric.layouts.diligent import DIRECTIONS_FILE
+from fr_ps.photometric.lights import LIGHTS_FILE
+from fr_ps.photometric.orientation import AxesMismatch, find_axes_mismatch
+from fr_ps.photometric.photoface import ATTRIBUTES_FILE, LIGHT_SOURCE_FILE
 from fr_ps.photometric.quality import MEASURES
 from fr_ps.tables import SessionKey, format_csv
 
@@ -28,7 +31,14 @@ REPORT_FILE = "prepare.csv"
 CHECKSUMS_FILE = ".prepare.sha256"
 """In the format of sha256sum: a line for each table that `prepare` wrote here, including replaced ones."""
 REPORT_COLUMNS = ["id", "session", "status", "aligned_by", "reason"]
-_ALIGNMENT_TEXT = {"landmarks": "aligned by landmarks", "boxes": "cropped to a box", "none": "whole picture"}
+_ALIGNMENT_TEXT: dict[AlignedBy, str] = {
+    "landmarks": "aligned by landmarks",
+    "boxes": "cropped to a box",
+    "mask": "square around the mask",
+    "none": "whole picture",
+}
+_FILES_OF_VECTORS: dict[CaptureLayout, str] = {"plain": LIGHTS_FILE, "diligent": DIRECTIONS_FILE, "lp": "the .lp file"}
+"""The files of lights whose components a user corrects; those of Photoface have `--light-axes`."""
 
 
 @dataclass(frozen=True)
@@ -152,15 +162,32 @@ def orientation_warning(results: list[SessionResult], light_axes: str) -> str | 
     mismatch = find_axes_mismatch(convex, float(np.median([session["twist_agreement"] for session in details])))
     if mismatch is None:
         return None
-    if mismatch.swapped:
-        axes = light_axes.translate(str.maketrans("xy", "yx"))
-    else:
-        signed = re.findall("(-?)([xy])", light_axes)
-        axes = "".join(("-" if (sign == "-") != (axis in mismatch.negated) else "") + axis for sign, axis in signed)
+    # Records of an earlier version do not name their layout, which was one of these two.
+    layouts: set[CaptureLayout] = set()
+    for session in details:
+        layouts.update([session["layout"]] if "layout" in session else ["photoface", "plain"])
+    remedies = "; ".join(_axes_remedy(layout, mismatch, light_axes) for layout in sorted(layouts))
     return (
-        f"warning: the faces appear {mismatch.shape}: the light directions probably follow another convention; for "
-        f"LightSource.m prepare again with --light-axes={axes} and check for this warning; in lights.csv change the angles"
+        f"warning: the faces appear {mismatch.shape}: the light directions probably follow another convention; {remedies}; then "
+        "prepare again and check for this warning"
     )
+
+
+def _axes_remedy(layout: CaptureLayout, mismatch: AxesMismatch, light_axes: str) -> str:
+    """What to change in captures of this layout."""
+    if layout == "photoface":
+        if mismatch.swapped:
+            axes = light_axes.translate(str.maketrans("xy", "yx"))
+        else:
+            signed = re.findall("(-?)([xy])", light_axes)
+            axes = "".join(("-" if (sign == "-") != (axis in mismatch.negated) else "") + axis for sign, axis in signed)
+        return f"for {LIGHT_SOURCE_FILE} use --light-axes={axes} instead of {light_axes}"
+    change = "exchange x and y" if mismatch.swapped else f"negate {' and '.join(mismatch.negated)}"
+    if layout == "plain":
+        angles = {"x": "azimuth_deg", "y": "elevation_deg"}
+        negated = " and ".join(angles[axis] for axis in mismatch.negated)
+        change += " (of angles: replace them by x,y,z)" if mismatch.swapped else f" (of angles: {negated})"
+    return f"in {_FILES_OF_VECTORS.get(layout, 'the file of lights')} {change}"
 
 
 def response_warning(results: list[SessionResult], response: str) -> str | None:

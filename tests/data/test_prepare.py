@@ -666,6 +666,14 @@ def test_other_light_axes_prepare_again(photoface, tmp_path):
     assert orientation_warning(right, "xy") is None
 
 
+def test_records_without_a_layout_get_the_remedy_of_both_early_layouts(axes_results):
+    def without_layout(result: SessionResult) -> SessionResult:
+        return replace(result, details={name: value for name, value in result.details.items() if name != "layout"})
+
+    warning = orientation_warning([without_layout(result) for result in axes_results("xy", "yx")], "yx")
+    assert "--light-axes=xy instead of yx; in lights.csv exchange x and y (of angles: replace them by x,y,z)" in warning
+
+
 def test_without_prepared_sessions_there_is_no_orientation_warning():
     assert orientation_warning([SessionResult("a", "s", "skipped", "why")], "xy") is None
     assert orientation_warning([], "xy") is None
