@@ -60,6 +60,22 @@ def check_not_input(out: Path, inputs: Inputs) -> None:
             raise InputError(f"{out}: would replace the input {flag} {source}; choose another output")
 
 
+def check_outside(out: Path, inputs: Inputs) -> None:
+    """Check that an output folder is neither an input folder nor inside one, also through links.
+
+    Raises:
+        InputError: names the input.
+    """
+    for flag, source in _input_paths(inputs).items():
+        if out.resolve().is_relative_to(source.resolve()):
+            raise InputError(f"{out}: inside the input {flag} {source}; choose an output folder outside of it")
+
+
+def is_output(path: Path, kind: str) -> bool:
+    """Whether `write_output` wrote the content of the file `path` as this `kind`, here or elsewhere."""
+    return kind in _recorded_kinds(path)
+
+
 def write_output(out: Path, kind: str, content: bytes) -> None:
     """Write `content` to `out` atomically, and record its digest.
 

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from fr_ps.outputs import check_contains_no_input, check_output_file, check_output_folder, check_replaceable, write_output
+from fr_ps.outputs import (
+    check_contains_no_input,
+    check_output_file,
+    check_output_folder,
+    check_outside,
+    check_replaceable,
+    is_output,
+    write_output,
+)
 
 
 def is_ours(folder: Path) -> bool:
@@ -55,6 +63,26 @@ def test_a_file_without_a_record_is_foreign(tmp_path, rejected, monkeypatch):
     shutil.rmtree(tmp_path / "cache")
     with rejected("out.csv", "--overwrite true"):
         check_output_file(tmp_path / "out.csv", "split", {})
+
+
+def test_a_file_is_an_output_of_its_kind_wherever_it_is(tmp_path):
+    write_output(tmp_path / "a.png", "figure", b"picture")
+    shutil.copy(tmp_path / "a.png", tmp_path / "b.png")
+    assert is_output(tmp_path / "b.png", "figure")
+    assert not is_output(tmp_path / "b.png", "split")
+    (tmp_path / "b.png").write_bytes(b"another")
+    assert not is_output(tmp_path / "b.png", "figure")
+    assert not is_output(tmp_path / "none.png", "figure")
+
+
+def test_an_output_folder_in_an_input_is_rejected(tmp_path, rejected):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to("data")
+    for out in ("data", "data/a/b", "link", "link/a"):
+        with rejected(tmp_path / out, "inside the input --captures"):
+            check_outside(tmp_path / out, {"--captures": tmp_path / "data", "--labels": None})
+    check_outside(tmp_path, {"--captures": tmp_path / "data"})
+    check_outside(tmp_path / "data2", {"--captures": tmp_path / "data"})
 
 
 def test_a_read_only_cache_does_not_prevent_output(tmp_path, monkeypatch):

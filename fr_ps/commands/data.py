@@ -133,15 +133,18 @@ def _check(arguments: Namespace) -> None:
 
 def _show(arguments: Namespace) -> None:
     from fr_ps.data.dataset import find_labels_file
+    from fr_ps.data.layout import session_folder
     from fr_ps.data.session_files import FILES, NORMAL_MAP_FILE, SESSION_FILES, session_files
     from fr_ps.data.session_view import find_session, view_session
-    from fr_ps.outputs import write_output
+    from fr_ps.outputs import check_outside, write_output
     from fr_ps.photometric.surface_files import AXES, describe_convention
 
     root, table = _open_table(arguments)
     find_labels_file(root)
     row = find_session(table.labels, arguments.session, str(root))
     out = Path(arguments.out or arguments.session.replace("/", "_"))
+    maps = session_folder(root, *table.labels.row_keys()[row]).parent.parent
+    check_outside(out, {"data.root": maps, "--captures": arguments.captures})
     for name in FILES:
         _check_output(arguments, SESSION_FILES, out / name)
     captures = Path(arguments.captures) if arguments.captures else None

@@ -160,9 +160,10 @@ def _find_capture(captures: Path, key: SessionKey) -> CaptureSource:
 def _read_recorded(
     source: CaptureSource, root: Path, key: SessionKey, preparation: dict[str, Any], albedo: np.ndarray, normal: np.ndarray
 ) -> Recorded:
-    settings = {name: value for name, value in preparation.items() if name not in ("format", "prior", "align")}
-    capture = read_prepared_capture(source.folder, PrepareConfig(captures="", out="", **settings), source.root)
     details = read_record(session_folder(root, *key))["done"]
+    settings = {name: value for name, value in preparation.items() if name not in ("format", "prior", "align")}
+    settings["layout"] = details.get("layout", "auto")  # version 0.1 did not record it
+    capture = read_prepared_capture(source.folder, PrepareConfig(captures="", out="", **settings), source.root)
     frame = Frame(**details["frame"]).scaled(1 / capture.reduction)
     intensities = np.array(details["intensities"])
     if len(intensities) != len(capture.images):

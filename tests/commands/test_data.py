@@ -101,6 +101,24 @@ def test_show_without_captures_says_what_is_missing_and_replaces_its_own_files_o
     assert Path("shown/surface.obj").read_text().startswith("# S001/s02")
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_show_writes_nothing_into_its_inputs(here, prepared, old, command_error):
+    captures = prepared.parent / "captures"
+    root = shutil.copytree(prepared / "data" if old else prepared, "set")  # the original project has no folder data
+    if old:
+        shutil.copy(prepared / "labels.csv", root)
+    maps = Path("set") if old else Path("set/data")
+    Path("link").symlink_to(maps / "S001")
+    before = sorted(Path().rglob("*"))
+    given = ["data", "show", "S001/s02", "--data.root=set"]
+    for out in (maps, maps / "S001/s02", maps / "S001/new/folder", "link/s02"):
+        assert f"{out}: inside the input data.root {maps}" in command_error(*given, f"--out={out}")
+    inside = captures / "S001/s02"
+    assert "inside the input --captures" in command_error(*given, f"--captures={captures}", f"--out={inside}")
+    assert sorted(Path().rglob("*")) == before
+    assert not (inside / "session.png").exists()
+
+
 def test_show_rejects_a_session_that_is_not_there(here, prepared, command_error):
     where = f"--data.root={prepared}"
     assert "S001/s02 exists" in command_error("data", "show", "s001/s02", where)

@@ -12,7 +12,7 @@ from fr_ps.data.labels import Labels, read_labels
 from fr_ps.data.prepare import prepare
 from fr_ps.data.session_view import SessionView, find_session, view_session
 from tests.conftest import AssertRejected, WriteCapture
-from tests.photometric.surfaces import SEVEN, grid, hill, normals, render, sphere
+from tests.photometric.surfaces import SEVEN, directions, grid, hill, normals, render, sphere
 
 PATCH = (slice(10, 16), slice(20, 26))
 
@@ -68,6 +68,24 @@ def test_pixels_outside_the_picture_are_outside_the_mask(view) -> None:
     assert mask[:, 8:-8].all()
     assert not mask[:, :6].any()
     assert not mask[:, -6:].any()
+
+
+def test_lights_come_from_the_layout_with_which_the_maps_were_made(tmp_path: Path, write_capture: WriteCapture) -> None:
+    captures, out = tmp_path / "captures", tmp_path / "set"
+    turned = [SEVEN[-1], *SEVEN[:-1]]
+    write_capture(captures / "a/s", pictures_of_a_sphere(), turned)
+    lights = "".join(f"im{k}.png {x:.6f} {y:.6f} {z:.6f}\n" for k, (x, y, z) in enumerate(directions(SEVEN)))
+    (captures / "a/s/dome.lp").write_text(f"7\n{lights}")
+    prepare(PrepareConfig(captures=str(captures), out=str(out), size=40, layout="lp"))
+    labels = read_labels(out / "labels.csv")
+    assert view_session(out, labels, 0, captures).recorded.residual.max() < 1e-3
+
+    (captures / "a/s/lights.csv").unlink()
+    path = out / "data/a/s/prepared.json"
+    record = json.loads(path.read_text())
+    del record["done"]["layout"]  # as in version 0.1
+    path.write_text(json.dumps(record))
+    assert view_session(out, labels, 0, captures).recorded.residual.max() < 1e-3
 
 
 def test_without_captures_the_reason_is_stated(prepared: Path) -> None:
