@@ -48,7 +48,7 @@ def _add_calibrate_arguments(calibrate: Parser) -> None:
 
 
 def _calibrate(arguments: Namespace) -> None:
-    from fr_ps.outputs import check_output_file, write_output
+    from fr_ps.outputs import check_output_file, is_output, write_output
     from fr_ps.photometric.sphere import calibrate_sphere, lights_csv, list_pictures
     from fr_ps.photometric.sphere_figure import calibration_figure
     from fr_ps.progress import progress
@@ -64,7 +64,7 @@ def _calibrate(arguments: Namespace) -> None:
     inputs = {"--sphere": folder, "--white": arguments.white, "--faces": arguments.faces}
     for path, kind in ((out, _LIGHTS), (figure, _FIGURE)):
         check_output_file(path, kind, inputs, arguments.overwrite)
-    ignored = [figure.name] if figure.parent.resolve() == folder.resolve() else []
+    ignored = [name for name in list_pictures(folder) if is_output(folder / name, _FIGURE)]  # of earlier runs
     with progress("calibrate", 2 * len(list_pictures(folder, ignored)), "pictures") as advance:
         calibration = calibrate_sphere(folder, circle, ignored=ignored, advance=advance)
     intensities, note = _measure_intensities(arguments, calibration)
@@ -123,6 +123,10 @@ def _print_calibration(calibration: "SphereCalibration", intensities: "np.ndarra
     header += ["intensity"] if intensities is not None else []
     right = ["left", *["right"] * (len(header) - 1)]
     print(tabulate(rows, headers=header, disable_numparse=True, colalign=right))
+    if copies := calibration.copies:
+        name, other = copies[0]
+        more = f" ({len(copies)} copies in all)" if len(copies) > 1 else ""
+        print(f"\nwarning: {other} and {name} are the same picture{more}; remove one, or take the picture of its light")
     circle = calibration.circle
     residual = "" if circle.residual is None else f"; residual {circle.residual:.2f} pixels"
     support = "" if circle.support is None else f", along {circle.support:.0%} of the outline"

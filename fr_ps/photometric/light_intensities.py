@@ -8,9 +8,8 @@ import numpy as np
 from fr_ps.errors import InputError
 from fr_ps.photometric.calibrate import estimate_intensities
 from fr_ps.photometric.images import read_image
-from fr_ps.photometric.layouts.folders import list_names
 from fr_ps.photometric.sources import CaptureSource, list_sources
-from fr_ps.photometric.sphere import read_pictures
+from fr_ps.photometric.sphere import list_pictures, read_pictures
 from fr_ps.progress import OnProgress, no_progress
 
 MAX_SESSIONS = 100
@@ -51,8 +50,10 @@ def intensities_from_target(folder: Path, names: list[str], lights: np.ndarray, 
         advance: called after each decoded picture; each is decoded twice.
 
     Raises:
-        InputError: a picture is missing, unreadable or of another size, or the target is overexposed or dark in it.
+        InputError: the folder or a picture is missing, a picture is unreadable or of another size, or the target is overexposed
+            or dark in it.
     """
+    _check_names(folder, names)
     mean: np.ndarray | float = 0.0
     for luminance in read_pictures(folder, names, advance):
         mean = mean + luminance / len(names)
@@ -117,8 +118,7 @@ def select_sessions(captures: Path) -> list[CaptureSource]:
 
 def _read_session(folder: Path, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Luminance and saturation (k, h, w) of the named pictures, of which every n-th row and column of large ones."""
-    if missing := sorted(set(names) - set(list_names(folder))):
-        raise InputError(f"{folder}: no {missing[0]}; expected the names of the calibration's pictures")
+    _check_names(folder, names)
     images, saturated = [], []
     for name in names:
         picture = read_image(folder / name)
@@ -128,3 +128,8 @@ def _read_session(folder: Path, names: list[str]) -> tuple[np.ndarray, np.ndarra
         if images[-1].shape != images[0].shape:
             raise InputError(f"{folder / name}: its size is not that of {names[0]}; all pictures of a session must have one size")
     return np.stack(images), np.stack(saturated)
+
+
+def _check_names(folder: Path, names: list[str]) -> None:
+    if missing := sorted(set(names) - set(list_pictures(folder))):
+        raise InputError(f"{folder}: no {missing[0]}; expected the names of the calibration's pictures")

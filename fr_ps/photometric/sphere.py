@@ -79,6 +79,17 @@ class SphereCalibration:
         """Condition number of the lights, which bounds the factor from an error of the pictures to that of the normals."""
         return float(np.linalg.cond(self.lights))
 
+    @property
+    def copies(self) -> list[tuple[str, str]]:
+        """The names of each picture and an earlier one with the same highlight to the last bit, as only a copy has it."""
+        first: dict[tuple[float, float, float], str] = {}
+        found = []
+        for name, highlight in zip(self.names, self.highlights):
+            other = first.setdefault((highlight.x, highlight.y, highlight.spread), name)
+            if other != name:
+                found.append((name, other))
+        return found
+
 
 def calibrate_sphere(
     folder: Path, circle: Circle | None = None, *, ignored: Collection[str] = (), advance: OnProgress = no_progress
@@ -146,7 +157,7 @@ def read_pictures(folder: Path, names: list[str], advance: OnProgress = no_progr
         first = first or luminance.shape
         if luminance.shape != first:
             sizes = f"{luminance.shape[1]} x {luminance.shape[0]}, but {names[0]} is {first[1]} x {first[0]}"
-            raise InputError(f"{folder / name}: {sizes}; all pictures must have one size")
+            raise InputError(f"{folder / name}: {sizes}; all pictures must have one size; remove those that are not of a light")
         yield luminance
         advance(1)
 

@@ -45,10 +45,19 @@ def test_calibrate_writes_the_lights_and_a_picture_and_prints_residuals(here, ru
 
 
 def test_outputs_inside_the_folder_of_the_pictures_are_no_input_of_the_next_run(here, run_command):
-    for _ in range(2):
-        out = run_command("calibrate", "--sphere=ball", "--out=ball/lights.csv", "--circle=168.3, 117.6, 80.4")
-        assert "circle given: x 168.30, y 117.60, radius 80.40 pixels\n" in out
-    assert len(read_csv_rows(Path("ball/lights.csv"))[1]) == 5
+    for out in ("ball/lights.csv", "ball/lights.csv", "ball/other.csv", "lights.csv"):
+        printed = run_command("calibrate", "--sphere=ball", f"--out={out}", "--circle=168.3, 117.6, 80.4")
+        assert "circle given: x 168.30, y 117.60, radius 80.40 pixels\n" in printed
+        assert len(read_csv_rows(Path(out))[1]) == 5
+
+
+def test_a_copy_of_a_picture_gives_one_line(here, run_command):
+    assert "warning" not in run_command("calibrate", "--sphere=ball")
+    with Image.open("ball/im1.png") as image:
+        image.save("ball/im1 copy.bmp")
+        image.save("ball/im9.png", compress_level=0)
+    (warning,) = [line for line in run_command("calibrate", "--sphere=ball").splitlines() if line.startswith("warning")]
+    assert warning.startswith("warning: im1 copy.bmp and im1.png are the same picture (2 copies in all); remove one")
 
 
 def test_intensities_come_from_a_white_target(here, run_command):
@@ -85,6 +94,7 @@ def test_foreign_files_are_not_replaced(here, command_error):
         (["--sphere=ball", "--circle=20,100,50"], "cuts off the sphere"),
         (["--sphere=ball", "--white=a", "--faces=b"], "expected one of them"),
         (["--sphere=ball", "--faces=none"], "none: no such folder"),
+        (["--sphere=ball", "--white=none"], "none: no such folder; expected a folder of pictures, one of each light"),
     ],
 )
 def test_bad_flags_give_one_line(here, flags, text, command_error):

@@ -132,7 +132,7 @@ def test_bad_folders_and_pictures_are_rejected(pictures, tmp_path, rejected):
         calibrate_sphere(write_pictures(tmp_path / "two", pictures[:2]))
     folder = write_pictures(tmp_path / "sizes", pictures)
     Image.fromarray(pictures[3, :150]).save(folder / "im3.png")
-    with rejected("im3.png: 200 x 150, but im0.png is 200 x 160"):
+    with rejected("im3.png: 200 x 150, but im0.png is 200 x 160", "remove those that are not of a light"):
         calibrate_sphere(folder)
     folder = write_pictures(tmp_path / "mask", pictures)
     Image.fromarray(pictures[3, :150]).save(folder / "mask.png")
