@@ -191,11 +191,15 @@ class SaturationSearch:
         self._scales: set[float] = set()
         self._lowest_white: float = 1 << 16
 
-    def add(self, picture: DecodedImage) -> None:
-        """Count the values of one more picture; floats have no largest value and are not counted."""
+    def add(self, picture: DecodedImage, inside: np.ndarray | None = None) -> None:
+        """Count the values of one more picture in the pixels `inside` (H, W) the mask; None: in all.
+
+        Floats have no largest value and are not counted.
+        """
         if picture.is_float:
             return
-        self._counts += np.bincount(picture.brightest.ravel(), minlength=1 << 16)
+        values = picture.brightest.ravel() if inside is None else picture.brightest[inside]
+        self._counts += np.bincount(values, minlength=1 << 16)
         self._scales.add(picture.scale)
         self._lowest_white = min(self._lowest_white, picture.white)
 

@@ -335,6 +335,20 @@ def test_constant_pictures_and_the_known_white_level_give_no_saturation_level() 
     assert find_saturation_level([decoded(exposed(4095, 1.3), 4095)]) is None
 
 
+def test_pixels_outside_the_mask_do_not_count_for_the_white_level() -> None:
+    """A sensor that saturates at 4095, and a background of 65535, which a program has painted."""
+    inside = np.arange(64) < 32
+    values = exposed(4095, 1.3)
+    painted = decoded(np.where(inside, values, 65535).astype(np.uint16))
+    search, unmasked = SaturationSearch(), SaturationSearch()
+    search.add(painted, np.broadcast_to(inside, values.shape))
+    unmasked.add(painted)
+    assert (search.level(), unmasked.level()) == (4095, None)
+    outside = SaturationSearch()
+    outside.add(decoded(np.where(inside, 90, 200).astype(np.uint8)[None], 100), inside[None])
+    assert outside.above_white() == (0, 90)
+
+
 def test_pictures_of_different_scales_have_no_saturation_level() -> None:
     assert find_saturation_level([decoded(exposed(4095, 1.3)), decoded(exposed(4095, 1.3), scale=16)]) is None
 
@@ -440,6 +454,19 @@ def test_grey_with_an_alpha_channel_remains_grey(tmp_path: Path) -> None:
     picture = read_image(tmp_path / "a.png")
     np.testing.assert_array_equal(picture.values, GREY)
     assert picture.opaque.all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_colour_picture_of_equal_channels_remains_one_of_colours(mode: str, tmp_path: Path) -> None:
+    """Its lights may have intensities by colour channel."""
+    Image.fromarray(GREY).convert(mode).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png").values, np.repeat(GREY[..., None], 3, axis=2))
+
+
+def test_16_bit_grey_with_an_alpha_channel_is_rejected_with_a_remedy_for_masks_too(tmp_path: Path, rejected) -> None:
+    (tmp_path / "mask.png").write_bytes(png_16(np.concatenate([DEEP[..., :1], DEEP[..., :1]], axis=2)))
+    with rejected(tmp_path / "mask.png", "save it as 16-bit RGBA, or as grey without alpha"):
+        read_image(tmp_path / "mask.png")
 
 
 def test_a_missing_picture_is_named(tmp_path: Path, rejected) -> None:

@@ -107,9 +107,12 @@ def _decode(image: ImageFile.ImageFile, file: BinaryIO, path: Path) -> Samples:
     if (image.mode.startswith("I;16") and bits != 12 and zero_is_black) or (image.mode == "I" and image.format == "PPM"):
         return _gray_samples(image, 65535, max_value)
     if rawmode.startswith("LA;16"):
-        raise InputError(f"{path}: 16-bit grey with an alpha channel is not supported; save the alpha channel as mask.png")
+        raise InputError(
+            f"{path}: 16-bit grey with an alpha channel is not supported; save it as 16-bit RGBA, or as grey without alpha"
+        )
     if image.has_transparency_data and bits in (8, 16):
-        return _alpha_samples(_decode_16_bit(image, file, rawmode) if ";16" in rawmode else _decode_rgba(image))
+        values = _decode_16_bit(image, file, rawmode) if ";16" in rawmode else _decode_rgba(image)
+        return _alpha_samples(values, gray=image.mode == "LA")
     if image.mode == "RGB" and ";16" in rawmode and tags.get(_PLANAR, 1) == 1:
         return Samples(_decode_16_bit(image, file, rawmode), 65535, 65535)
     if image.mode in ("RGB", "P") and bits == 8 and ";16" not in rawmode and not deep_ppm:
@@ -160,11 +163,10 @@ def _decode_rgba(image: ImageFile.ImageFile) -> np.ndarray:
     return np.asarray(_apply_orientation(image).convert("RGBA"))
 
 
-def _alpha_samples(values: np.ndarray) -> Samples:
-    """The colours and the opaque pixels, those of half the largest alpha or more, of (H, W, 4) values."""
+def _alpha_samples(values: np.ndarray, gray: bool) -> Samples:
+    """The colours, of a grey file one, and the opaque pixels, those of half the largest alpha or more, of (H, W, 4) values."""
     white = int(np.iinfo(values.dtype).max)
     colors, opaque = values[..., :3], values[..., 3] > white // 2
-    gray = bool((colors == colors[..., :1]).all())
     return Samples(colors[..., 0] if gray else colors, white, white, opaque)
 
 
