@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fr_ps.photometric import captures
+from fr_ps.photometric import capture_pictures
 from fr_ps.photometric.captures import Capture, ReadingSettings, read_capture, read_capture_attributes
 from fr_ps.photometric.sources import list_sources
 from tests.photometric.surfaces import FOUR, directions
@@ -166,6 +166,14 @@ def test_pictures_of_different_units_in_one_session_are_rejected(tmp_path: Path,
         read_capture(tmp_path, ReadingSettings(ambient="a.png"))
 
 
+@pytest.mark.parametrize("white_level", [None, 200])
+def test_pictures_of_8_and_16_bits_in_one_session_are_rejected(white_level, tmp_path, write_capture, rejected) -> None:
+    write_capture(tmp_path, IMAGES.astype(np.uint16) * 257, FOUR)
+    Image.fromarray(IMAGES[1]).save(tmp_path / "im1.png")
+    with rejected(tmp_path / "im1.png", "8 bits, but im0.png 16", "one depth"):
+        read_capture(tmp_path, ReadingSettings(white_level=white_level))
+
+
 def test_pictures_whose_files_state_different_white_levels_are_rejected(tmp_path: Path, rejected) -> None:
     for number, stated in enumerate((4095, 4095, 16383, 4095)):
         Image.fromarray(IMAGES[number].astype(np.uint16) * 8).save(tmp_path / f"{number}.tif", tiffinfo={341: stated})
@@ -183,9 +191,9 @@ def test_stripes_change_nothing(
 ) -> None:
     colors = np.random.default_rng(0).integers(0, 256, (4, 13, 9, 3), dtype=np.uint8)
     write_capture(tmp_path, colors, FOUR)
-    monkeypatch.setattr(captures, "MAX_VALUES", reduction_limit)
+    monkeypatch.setattr(capture_pictures, "MAX_VALUES", reduction_limit)
     whole = read_capture(tmp_path)
-    monkeypatch.setattr(captures, "_STRIPE_PIXELS", stripe)
+    monkeypatch.setattr(capture_pictures, "_STRIPE_PIXELS", stripe)
     parts = read_capture(tmp_path)
     np.testing.assert_array_equal(parts.images, whole.images)
     np.testing.assert_array_equal(parts.saturated, whole.saturated)

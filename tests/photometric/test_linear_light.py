@@ -1,12 +1,13 @@
 """From stored values to light: black level, response curves, ambient light, large pictures."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fr_ps.photometric import captures
+from fr_ps.photometric import capture_pictures
 from fr_ps.photometric.captures import ReadingSettings, read_capture
 from fr_ps.photometric.images import DecodedImage
 from fr_ps.photometric.linear_light import CameraResponse, linear_luminance
@@ -59,8 +60,56 @@ def test_an_ambient_picture_in_each_session_is_subtracted(tmp_path: Path, write_
 
 def test_a_missing_ambient_picture_is_named(tmp_path: Path, write_capture: WriteCapture, rejected: AssertRejected) -> None:
     write_capture(tmp_path, np.full((4, 12, 9), 9, dtype=np.uint8), FOUR)
-    with rejected(tmp_path / "dark.png", "no such image"):
+    with rejected(tmp_path, "no image dark.png", "--ambient"):
         read_capture(tmp_path, ReadingSettings(ambient="dark.png"))
+
+
+def test_an_ambient_picture_may_differ_in_case_but_not_be_a_mask_or_have_a_light(
+    tmp_path: Path, write_capture: WriteCapture, rejected: AssertRejected
+) -> None:
+    write_capture(tmp_path, np.full((4, 12, 9), 90, dtype=np.uint8), FOUR)
+    Image.fromarray(np.full((12, 9), 40, dtype=np.uint8)).save(tmp_path / "Dark.PNG")
+    Image.fromarray(np.full((12, 9), 255, dtype=np.uint8)).save(tmp_path / "mask.png")
+    np.testing.assert_allclose(read_capture(tmp_path, ReadingSettings(ambient="dark.png")).images, 50 / 255, atol=1e-6)
+    for name in ("mask.png", "MASK.png"):
+        with rejected(tmp_path / "mask.png", "is the mask", "--ambient"):
+            read_capture(tmp_path, ReadingSettings(ambient=name, mask="none"))
+    with rejected(tmp_path / "im2.png", "has a light", "--ambient"):
+        read_capture(tmp_path, ReadingSettings(ambient="IM2.png"))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"black_level": 100}, ["--black-level 100"]),
+        ({"ambient": "lamp.png"}, ["--ambient lamp.png"]),
+        ({"ambient": "dark.png", "black_level": 80}, ["--black-level 80 and --ambient dark.png"]),
+        ({}, ["capture or copy them again"]),
+    ],
+)
+def test_pictures_without_light_are_rejected(
+    masked: bool,
+    settings: dict[str, Any],
+    words: list[str],
+    tmp_path: Path,
+    write_capture: WriteCapture,
+    rejected: AssertRejected,
+) -> None:
+    """Inside the mask, which is half of the picture: outside, they are bright."""
+    inside = np.arange(40) < 20 if masked else np.ones(40, dtype=bool)
+    images = np.full((4, 40, 40), 90 if settings else 0, dtype=np.uint8)
+    images[:, :, ~inside] = 200
+    images[1, 3, 3] = 255  # one hot pixel
+    write_capture(tmp_path, images, FOUR)
+    for name, level in (("lamp.png", 150), ("dark.png", 90)):
+        Image.fromarray(np.full((40, 40), level, dtype=np.uint8)).save(tmp_path / name)
+    if masked:
+        Image.fromarray(np.where(inside, 255, 0).astype(np.uint8) * np.ones((40, 1), np.uint8)).save(tmp_path / "mask.png")
+    with rejected(tmp_path, "pictures are black", *words):
+        read_capture(tmp_path, ReadingSettings(**settings))
+    if settings:
+        read_capture(tmp_path, ReadingSettings(black_level=80))
 
 
 def test_large_pictures_are_averaged_as_they_are_read(
@@ -73,10 +122,12 @@ def test_large_pictures_are_averaged_as_they_are_read(
     (tmp_path / "metadata.txt").write_text("1 4\n3 4\n4.5 2\n6 4\n8 4\n3 7\n4.5 7\n6 7\n3 9\n6 9\n4.5 12\n")
     Image.fromarray(np.where(np.arange(10) < 5, 255, 0).astype(np.uint8) * np.ones((13, 1), np.uint8)).save(tmp_path / "mask.png")
     whole = read_capture(tmp_path)
-    monkeypatch.setattr(captures, "MAX_VALUES", 4 * 13 * 10 // 4)
+    monkeypatch.setattr(capture_pictures, "MAX_VALUES", 4 * 13 * 10 // 4)
     half = read_capture(tmp_path)
     assert (half.reduction, half.images.shape) == (2, (4, 6, 5))
     expected = whole.images[:, :12].reshape(4, 6, 2, 5, 2).mean(axis=(2, 4))
+    expected[:, :, 2] = whole.images[:, :12, 4].reshape(4, 6, 2).mean(axis=2)  # half of the pixel is inside the mask
+    expected[:, :, 3:] = 0
     np.testing.assert_allclose(half.images, expected, atol=1e-6)
     assert np.argwhere(half.saturated).tolist() == [[0, 1, 1]]
     np.testing.assert_allclose(half.landmarks, whole.landmarks / 2)

@@ -214,7 +214,7 @@ def replace_line(path: Path, number: int, text: str | None) -> None:
         (lambda folder: Image.new("L", (SIZE, SIZE - 1), 255).save(folder / "mask.png"), ["mask.png", "96 x 95", "96 x 96"]),
         (lambda folder: Image.new("L", (SIZE, SIZE)).save(folder / "mask.png"), ["mask.png", "empty"]),
         (lambda folder: (folder / "filenames.txt").unlink(), ["filenames.txt", "no such file"]),
-        (lambda folder: Image.new("L", (SIZE, SIZE)).save(folder / "005.png"), ["005.png", "grey", "red, green and blue"]),
+        (lambda folder: Image.new("I;16", (SIZE, SIZE)).save(folder / "005.png"), ["005.png", "grey", "red, green and blue"]),
     ],
 )
 def test_bad_diligent_folders_are_rejected(change: Write, words: list[str], tmp_path: Path, rejected: AssertRejected) -> None:
