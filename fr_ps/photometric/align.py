@@ -52,8 +52,11 @@ def align_capture(capture: Capture, folder: Path, align: Align, box: Box | None,
     if align == "boxes" or (align == "auto" and box is not None):
         if box is None:
             raise InputError(f"{folder}: no row in the table of boxes; add one, or use --align auto")
-        left, top, right, bottom = (edge / capture.reduction for edge in box)
-        return fit_frame(_check_box((left, top, right, bottom), height, width, str(folder)), size, fit), "boxes"
+        _check_box(box, *capture.stored_size, str(folder))
+        # A reduction leaves out the last rows and columns of a picture whose sides are no multiples of it.
+        limits = (width - 1, height - 1, width, height)
+        left, top, right, bottom = (min(edge / capture.reduction, limit) for edge, limit in zip(box, limits, strict=True))
+        return fit_frame((left, top, right, bottom), size, fit), "boxes"
     if align == "landmarks" or (align == "auto" and capture.landmarks is not None):
         if capture.landmarks is None:
             raise InputError(f"{folder / LANDMARKS_FILE}: no such file; add the landmarks, or use --align auto")
@@ -121,14 +124,13 @@ def read_boxes(path: Path) -> dict[tuple[str, str], Box]:
     return boxes
 
 
-def _check_box(box: Box, height: int, width: int, where: str) -> Box:
-    """`box`, if it lies inside a picture of `height` x `width`.
+def _check_box(box: Box, height: int, width: int, where: str) -> None:
+    """Reject a box that extends beyond a picture of `height` x `width`.
 
     Raises:
-        InputError: it does not; the message begins with `where`.
+        InputError: the message begins with `where`.
     """
     left, top, right, bottom = box
     if left < 0 or top < 0 or right > width or bottom > height:
         shown = ", ".join(f"{edge:g}" for edge in box)
         raise InputError(f"{where}: the box {shown} extends beyond the picture of {width} x {height}; correct the box")
-    return box

@@ -140,6 +140,19 @@ def test_a_box_beyond_the_picture_is_rejected(box, rejected: AssertRejected) -> 
         align_capture(blank(), FOLDER, "auto", box, size=32, fit="crop")
 
 
+def test_a_box_of_a_reduced_picture_is_checked_in_stored_pixels(rejected: AssertRejected) -> None:
+    """Pictures of 81 x 61 pixels, of which the last row and column are in no square of 2 x 2."""
+    capture = Capture(np.zeros((4, 30, 40), dtype=np.float32), directions(FOUR), reduction=2, stored_size=(61, 81))
+    for box, expected in (
+        ((0, 0, 81, 61), (0, 0, 40, 30)),
+        ((20, 10, 81, 40), (10, 5, 40, 20)),
+        ((80, 60, 81, 61), (39, 29, 40, 30)),
+    ):
+        assert align_capture(capture, FOLDER, "boxes", box, size=32, fit="stretch")[0] == fit_frame(expected, 32, "stretch")
+    with rejected(FOLDER, "the box 0, 0, 82, 61", "81 x 61"):
+        align_capture(capture, FOLDER, "boxes", (0, 0, 82, 61), size=32, fit="crop")
+
+
 def test_a_box_may_reach_the_border() -> None:
     frame, _ = align_capture(blank(), FOLDER, "boxes", (0, 0, 80, 60), size=32, fit="stretch")
     assert frame == fit_frame((0, 0, 80, 60), 32, "stretch")
