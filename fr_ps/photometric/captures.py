@@ -102,7 +102,8 @@ def read_capture(folder: Path, settings: ReadingSettings = ReadingSettings(), ro
     lights_file = find_lights(folder, root, None if settings.layout == "auto" else settings.layout)
     stated = read_lights_file(lights_file, names, settings.light_axes)
     check_lights(stated.lights, settings.max_condition, lights_file.path)
-    if ambient and ambient in match_names(stated.images, files):
+    missing = {Path(image).stem.casefold() for image in stated.images if image not in names}
+    if ambient and Path(ambient).stem.casefold() in missing:
         raise InputError(f"{folder / ambient}: has a light in {lights_file.path.name}; {_NO_AMBIENT}")
     mask_file = find_mask_file(folder, names) if settings.mask == "file" else None
     pictures = read_pictures(

@@ -132,7 +132,15 @@ def test_an_ambient_picture_is_no_image_of_a_list_with_other_names(tmp_path: Pat
         path.rename(path.with_name(path.name.replace("pic ", "IMG_")))
     Image.new("L", (SIZE, SIZE)).save(tmp_path / "dark.png")
     (tmp_path / "dark.png").write_bytes(png_16(np.zeros((SIZE, SIZE, 1), np.uint16)))
-    assert read_capture(tmp_path, ReadingSettings(ambient="dark.png")).paired_by_order
+    for name in ("dark.png", "Dark.PNG"):
+        assert read_capture(tmp_path, ReadingSettings(ambient=name)).paired_by_order
+
+
+def test_an_image_of_a_list_with_another_ending_is_no_ambient_picture(tmp_path: Path, rejected: AssertRejected) -> None:
+    write_lp(tmp_path)
+    (tmp_path / "dome.lp").write_text((tmp_path / "dome.lp").read_text().replace(".png", ".jpg"))
+    with rejected(tmp_path / "pic 3.png", "has a light in dome.lp", "--ambient"):
+        read_capture(tmp_path, ReadingSettings(ambient="pic 3.png"))
 
 
 def test_names_of_the_files_of_lights_ignore_case(tmp_path: Path) -> None:
