@@ -15,7 +15,7 @@ from fr_ps.errors import InputError
 from fr_ps.photometric.images import is_image_name, read_image
 from fr_ps.photometric.layouts.folders import list_names, natural_order
 from fr_ps.photometric.lights import INTENSITY_COLUMN, MIN_LIGHTS
-from fr_ps.photometric.masks import is_mask_name, read_mask
+from fr_ps.photometric.masks import find_mask_file, is_mask_name, read_mask
 from fr_ps.photometric.sphere_circle import Circle, check_circle, circle_of_mask, find_circle
 from fr_ps.progress import OnProgress, no_progress
 from fr_ps.tables import format_csv
@@ -111,7 +111,7 @@ def calibrate_sphere(
         raise InputError(f"{folder}: {len(names)} pictures; expected one of each light, three or more")
     total, darkest, brightest = _accumulate(folder, names, advance)
     where = "--circle" if circle else str(folder)
-    mask_file = next((name for name in list_names(folder) if is_mask_name(name) and is_image_name(name)), None)
+    mask_file = find_mask_file(folder, list_names(folder))
     if circle is None and mask_file:
         where = str(folder / mask_file)
         height, width = brightest.shape
