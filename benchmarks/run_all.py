@@ -57,6 +57,9 @@ BENCHMARKS = (
         "--turns 4 --networks convnextv2_atto synthetic.yaml yale_fusion.yaml",
         "--turns 1 --steps 1 --networks timm:test_resnet",
     ),
+    _benchmark(
+        "whole_train", "", "--flags train.epochs=1 synthetic.people=10 synthetic.sessions=3 model.backbone=timm:test_resnet"
+    ),
     _benchmark("train_processes", "--turns 2 --steps 4", "--turns 1 --steps 1 --backbones timm:test_resnet"),
     _benchmark("data_loader", "--turns 5", "--turns 1 --people 4 --steps 1"),
     _benchmark("lightning_loop", "--turns 6", "--turns 1 --steps 1 --backbone timm:test_resnet"),
