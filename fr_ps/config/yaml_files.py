@@ -13,7 +13,7 @@ from fr_ps.errors import InputError, one_line
 
 MAX_BYTES = 1 << 20
 MAX_VALUES = 20_000
-"""Largest number of values of a file; each use of an alias counts."""
+"""Largest number of YAML nodes of a file: keys, scalars, lists and mappings. Each use of an alias counts."""
 MAX_DEPTH = 32
 _NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
@@ -78,7 +78,7 @@ def _check_size(text: str, where: str) -> None:
     """Check depth and number of values before PyYAML composes the nodes, which is recursive and slow."""
     depth = 0
     for number, event in enumerate(yaml.parse(text, yaml.SafeLoader)):
-        if number > 3 * MAX_VALUES:  # a loose bound, which `check` makes exact: a value has at most two events
+        if number > 3 * MAX_VALUES:  # loose, to end early; `check` counts exactly: a node has at most two events
             raise InputError(f"{where}: has more than {MAX_VALUES} values; expected fewer")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:

@@ -20,7 +20,7 @@ from fr_ps.training.setup import open_training_data
 _MAX_COMBINATIONS = 10_000
 
 
-def check_objectives(spec: StudySpec) -> str:
+def check_data_and_objectives(spec: StudySpec) -> str:
     """Open the data set and check that every objective is defined on its validation set.
 
     Opening it writes its maps into the cache (see `fr_ps.data.store`), from which the trials then only read.

@@ -21,7 +21,7 @@ from fr_ps.markdown import markdown_lines
 from fr_ps.models.inference import BATCH_SIZE
 from fr_ps.progress import echo, no_progress, progress
 from fr_ps.report.table import table_text
-from fr_ps.search.checks import check_objectives, require_effect
+from fr_ps.search.checks import check_data_and_objectives, require_effect
 from fr_ps.search.final_runs import FinalRuns, train_final_runs, validation_score
 from fr_ps.search.improvement import measure_improvement
 from fr_ps.search.progress_monitor import ProgressMonitor
@@ -116,7 +116,7 @@ def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
         KeyboardInterrupt, SystemExit: on a signal; the same command resumes the study.
     """
     build_pruner(spec.config.pruner, len(spec.objectives), spec.epochs)  # raises before anything is created
-    data_digest = check_objectives(spec)
+    data_digest = check_data_and_objectives(spec)
     search = _open_or_create_study(spec, data_digest, workers, runs)
     with _leader_run(search) as run:
         if run is None:

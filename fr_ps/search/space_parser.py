@@ -13,7 +13,7 @@ from fr_ps.errors import InputError
 from fr_ps.search.space import Dimension, Space, Value, decode_choice, params_to_settings, parent_assignments, parents_first
 
 _KEYS = ("choices", "low", "high", "step", "log", "when")
-_FORBIDDEN = ("data.", "synthetic.", "train.seed", "train.select", "train.watch")
+_FORBIDDEN = ("data.", "synthetic.", "train.seed", "train.select")
 """Settings that change the validation set, the objective or the random seed: trials could not be compared."""
 _ALLOWED = ("data.modalities",)
 
@@ -82,7 +82,7 @@ def _setting_types(name: Any, base: Config) -> set[Any]:
     """The types of the setting `name`."""
     if not isinstance(name, str):
         raise InputError(f"space: {name!r} is not the name of a setting; expected GROUP.NAME, as optim.lr")
-    if name in ("name", "device"):
+    if name in ("name", "device", "train.watch"):
         raise InputError(f"space.{name}: cannot be searched, as it is no hyperparameter; set it outside the space")
     if name.startswith(_FORBIDDEN) and name not in _ALLOWED:
         effect = "it changes the validation set, the objective or the random seed"

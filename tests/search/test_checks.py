@@ -25,7 +25,7 @@ from fr_ps.evaluation.evaluate_predictions import validation_metrics
 from fr_ps.evaluation.metrics import Metrics, lower_is_better
 from fr_ps.models.inference import Predictions
 from fr_ps.search import launcher
-from fr_ps.search.checks import check_objectives, require_effect
+from fr_ps.search.checks import check_data_and_objectives, require_effect
 from fr_ps.search.space import params_to_settings
 from fr_ps.search.space_parser import parse_space
 from fr_ps.search.spec import StudySpec, build_study_spec
@@ -127,7 +127,7 @@ def test_a_new_study_with_such_a_space_is_an_error_and_an_existing_one_resumes(
 ) -> None:
     study = StudyConfig(name="s", storage="sqlite:///studies.db")
     spec = build_study_spec(SearchConfig(space={"loss.adversarial": ADVERSARIAL}, study=study), Config())
-    monkeypatch.setattr(launcher, "check_objectives", lambda _spec: "digest")
+    monkeypatch.setattr(launcher, "check_data_and_objectives", lambda _spec: "digest")
     with rejected("space.loss.adversarial", "loss.weighting"):
         launcher.run_study(spec, 1)
     assert not Path("runs").exists()
@@ -187,10 +187,10 @@ def split_of(root: Path, file: Path, **parts: list[str]) -> str:
 
 def test_a_split_without_validation_subjects_is_an_error(prepared: Path, tmp_path: Path, rejected: AssertRejected) -> None:
     with rejected("data.val_people is 0", "needs validation subjects"):
-        check_objectives(spec_of(prepared, val_people=0))
+        check_data_and_objectives(spec_of(prepared, val_people=0))
     train_only = split_of(prepared, tmp_path / "split.csv", train=list(genders(prepared)))
     with rejected("data.val_people is 0", "needs validation subjects"):
-        check_objectives(spec_of(prepared, split=train_only, val_people=0, test_people=0))
+        check_data_and_objectives(spec_of(prepared, split=train_only, val_people=0, test_people=0))
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_an_unknown_objective_is_an_error_that_lists_the_metrics(
     prepared: Path, objectives: list[str], rejected: AssertRejected
 ) -> None:
     with rejected(f"objectives: {objectives[-1]!r} is not a metric", "val/identity/auc,", "val/gender/auc"):
-        check_objectives(spec_of(prepared, *objectives))
+        check_data_and_objectives(spec_of(prepared, *objectives))
 
 
 def test_an_objective_of_a_single_class_is_an_error(prepared: Path, tmp_path: Path, rejected: AssertRejected) -> None:
@@ -215,14 +215,14 @@ def test_an_objective_of_a_single_class_is_an_error(prepared: Path, tmp_path: Pa
         with rejected(
             "objectives: val/gender/auc is undefined or has low support on the validation set", "expected another metric"
         ):
-            check_objectives(spec_of(prepared, "val/gender/auc", split=split, test_people=0))
-        assert check_objectives(spec_of(prepared, AUC, split=split, test_people=0)), where
+            check_data_and_objectives(spec_of(prepared, "val/gender/auc", split=split, test_people=0))
+        assert check_data_and_objectives(spec_of(prepared, AUC, split=split, test_people=0)), where
 
 
 @pytest.mark.parametrize("objective", [AUC, "val/identity/eer", "val/identity/rank1"])
 def test_identity_is_undefined_for_one_subject(prepared: Path, objective: str, rejected: AssertRejected) -> None:
     with rejected(f"objectives: {objective} is undefined or has low support", "only one subject"):
-        check_objectives(spec_of(prepared, "cost/parameters", objective, val_people=1))
+        check_data_and_objectives(spec_of(prepared, "cost/parameters", objective, val_people=1))
 
 
 def test_an_objective_with_low_support_is_an_error(prepared: Path, rejected: AssertRejected) -> None:
@@ -230,7 +230,7 @@ def test_an_objective_with_low_support_is_an_error(prepared: Path, rejected: Ass
     with rejected(
         "objectives: val/identity/tar_at_far_0.1 is undefined or has low support", "low support: 1.6", "16 impostor pairs"
     ):
-        check_objectives(spec_of(prepared, "val/identity/tar_at_far_0.1"))
+        check_data_and_objectives(spec_of(prepared, "val/identity/tar_at_far_0.1"))
 
 
 def perfect(root: Path, spec: StudySpec) -> Metrics:
@@ -255,37 +255,37 @@ def test_the_accepted_objectives_are_those_that_a_real_validation_defines(prepar
         if value is not None and not metrics.reasons.get(name, "").startswith("low support")
     }
     assert {AUC, "val/gender/auc", "val/identity/eer"} <= defined < set(metrics.values)
-    assert check_objectives(spec_of(prepared, *sorted(defined)))
+    assert check_data_and_objectives(spec_of(prepared, *sorted(defined)))
     for name in metrics.values.keys() - defined:
         with rejected(f"objectives: {name} is undefined or has low support"):
-            check_objectives(spec_of(prepared, name))
+            check_data_and_objectives(spec_of(prepared, name))
 
 
 def test_costs_need_one_validation_subject_only(prepared: Path) -> None:
-    assert check_objectives(spec_of(prepared, "cost/latency", "cost/parameters", val_people=1))
+    assert check_data_and_objectives(spec_of(prepared, "cost/latency", "cost/parameters", val_people=1))
 
 
 def test_the_digest_is_that_of_the_maps(prepared: Path, tmp_path: Path) -> None:
-    digest = check_objectives(spec_of(prepared))
+    digest = check_data_and_objectives(spec_of(prepared))
     assert digest == open_dataset(prepared, ["albedo"]).store.digest
-    assert digest == check_objectives(spec_of(prepared, "val/gender/auc", val_people=3, test_people=0))
+    assert digest == check_data_and_objectives(spec_of(prepared, "val/gender/auc", val_people=3, test_people=0))
     copy = tmp_path / "copy"
     shutil.copytree(prepared, copy)
-    assert check_objectives(spec_of(copy)) == digest
+    assert check_data_and_objectives(spec_of(copy)) == digest
     other = tmp_path / "other"
     shutil.copytree(prepared, other, ignore=shutil.ignore_patterns(".*"))
     file = sorted(other.glob("data/*/*/albedo.npy"))[0]
     maps = np.load(file)
     maps.flat[0] += 0.25
     np.save(file, maps)
-    assert check_objectives(spec_of(other)) != digest
+    assert check_data_and_objectives(spec_of(other)) != digest
 
 
 def test_missing_data_are_an_error(tmp_path: Path, rejected: AssertRejected) -> None:
     with rejected(tmp_path / "none", "data.root"):
-        check_objectives(spec_of(tmp_path / "none"))
+        check_data_and_objectives(spec_of(tmp_path / "none"))
 
 
 def test_too_few_training_subjects_are_an_error(prepared: Path, rejected: AssertRejected) -> None:
     with rejected("data.val_people", "subjects to train on", "lower them"):
-        check_objectives(spec_of(prepared, val_people=3, test_people=3))
+        check_data_and_objectives(spec_of(prepared, val_people=3, test_people=3))
