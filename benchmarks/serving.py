@@ -82,7 +82,7 @@ def make_model(folder: Path, backbone: str, threads: int) -> tuple[Path, Path]:
     dataset = open_dataset(data, ["albedo"])
     architecture = ModelConfig(backbone=backbone)
     info = ModelInfo(
-        {"albedo": architecture}, "concat", dataset.store.size, dataset.labels.classes, ATTRIBUTES, {"run": "benchmark"}
+        {"albedo": architecture}, "concat", dataset.store.map_size, dataset.labels.classes, ATTRIBUTES, {"run": "benchmark"}
     )
     network = info.build_network()
     config = Config(data=DataConfig(root=str(data)), model=architecture)

@@ -119,7 +119,7 @@ class AugmentConfig:
         rotation: largest rotation in degrees, clockwise or counterclockwise.
         scale: largest relative change of size: 0.15 enlarges or shrinks the picture by a factor of up to 1.15, after the crop.
         shift: largest shift to each side, up and down, as a share of the map's side, after the crop. Pixels from outside the
-            picture, which scale and shift bring in, repeat its border.
+            picture, which rotation, scale and shift can bring in, repeat its border.
         noise: largest standard deviation of Gaussian noise on a random patch of 10 to 25 % of the map, as a share of the
             map's root mean square; 0: no noise.
         erase: probability that a random rectangle of 2 to 33 % of a session's maps is erased (Zhong et al. 2020): albedo becomes

@@ -45,8 +45,9 @@ class LossConfig:
             that each branch learns to recognise by itself. The identity loss is the mean over the fusion and its branches; frozen
             branches are left out.
         sampled_subject_share: share of the subjects in the identity loss of a training step (Partial FC, An et al. 2022): the
-            subjects of the step and a random sample of the others. 1: all, the exact loss. A smaller share needs less time and
-            memory where there are many thousands of subjects, and of several processes each holds a part of the subjects.
+            subjects of the step and a random sample of the others. 1: all, the exact loss. A smaller share saves time and
+            memory with many thousands of subjects. With several processes, each then holds the class centres of a part of the
+            subjects.
         attribute_loss: loss of the attributes and of their adversaries.
         class_weights: attribute to one weight per class (alpha of focal), as {gender: [0.9, 0.1]}. Default: inverse class
             frequencies, normalised to sum 1 (focal) or mean 1 (cross_entropy).
@@ -60,7 +61,7 @@ class LossConfig:
         lower_margin: margin at lower_norm, in radians.
         upper_margin: margin at upper_norm, in radians.
         lambda_g: weight of MagFace's norm regulariser.
-        allow_unsafe_lambda: allow a lambda_g below the bound of the paper, as the original's 20.
+        allow_unsafe_lambda: allow a lambda_g below the bound of the MagFace paper, as the 20 of the original project.
         arcface_margin: margin of ArcFace, in radians.
         cosface_margin: margin of CosFace, on the cosine.
         adaface_margin: m of AdaFace, in radians and on the cosine.

@@ -39,7 +39,7 @@ class MapStore:
     readers: Mapping[str, PackReader] = field(default_factory=dict)
 
     @property
-    def size(self) -> int:
+    def map_size(self) -> int:
         """Side of the maps in pixels."""
         return next(iter(self.maps.values())).shape[-1]
 

@@ -62,10 +62,10 @@ def open_baseline_data(info: ModelInfo, model: Path, dataset: Dataset, folder: P
         train_modalities = _baseline_modalities(train, info)
         modalities = [modality for modality in modalities if modality in train_modalities]
         tested, train = (open_dataset(root, modalities, classes=info.classes) for root in (dataset.root, folder))
-        if train.store.size != tested.store.size:
+        if train.store.map_size != tested.store.map_size:
             raise InputError(
-                f"{folder}: maps are {train.store.size} px, but those of {dataset.root} are {tested.store.size}; "
-                f"prepare with --size {tested.store.size}"
+                f"{folder}: maps are {train.store.map_size} px, but those of {dataset.root} are {tested.store.map_size}; "
+                f"prepare with --size {tested.store.map_size}"
             )
     train_keys = {key for key, part in read_parts(path).items() if part == "train"}
     rows = [row for row, key in enumerate(train.labels.row_keys()) if key in train_keys]

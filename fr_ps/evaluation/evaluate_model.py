@@ -256,9 +256,9 @@ def open_model_dataset(info: ModelInfo, data: Path) -> Dataset:
         InputError: the data set is missing, lacks a map of the model, or its maps have another size.
     """
     dataset = open_dataset(data, info.modalities, classes=info.classes)
-    if dataset.store.size != info.size:
+    if dataset.store.map_size != info.size:
         raise InputError(
-            f"{data}: maps are {dataset.store.size} px, but the model reads {info.size}; prepare with --size {info.size}"
+            f"{data}: maps are {dataset.store.map_size} px, but the model reads {info.size}; prepare with --size {info.size}"
         )
     return dataset
 

@@ -99,7 +99,7 @@ class Branch(nn.Module):
         return () if self.frozen else tuple(self.adversaries)
 
     def freeze(self) -> None:
-        """Stop training all parameters and the statistics of the norms."""
+        """Stop training: neither the parameters nor the running statistics of batch norm change."""
         self.frozen = True
         self.requires_grad_(False)
         self.eval()

@@ -206,7 +206,7 @@ def report_facts(setup: TrainingSetup, metrics: Metrics, test_result: Evaluation
         "tested": f"{describe_test_set(test_result)}: {unseen}" if test_result else "no test (data.test_people is 0)",
         "headline": "; ".join(headline_lines(metrics, "test" if test_result else "val")) or "no validation and no test",
         **(undefined_summary(metrics, "test") if test_result else {}),
-        "model": f"{setup.info.backbones} on {maps}, {dataset.store.size} px, epoch {best_epoch}",
+        "model": f"{setup.info.backbones} on {maps}, {dataset.store.map_size} px, epoch {best_epoch}",
         "chosen by": f"{config.train.select} on {len(val_rows)} sessions" if len(val_rows) else "nothing: the last epoch",
         "data": f"{dataset.root.resolve().name}, digest {dataset.store.digest}, {dataset.labels.encoding} labels",
         "intervals": INTERVAL_NOTE,

@@ -59,9 +59,9 @@ def build_setup(
     loader = BatchLoader(dataset, split.train, config.batch, config.augment, config.train.seed, device, config.fusion.dropout)
     classes = dataset.labels.classes
     info = ModelInfo(
-        branches=branch_configs(config, branch_folders, classes, dataset.store.size),
+        branches=branch_configs(config, branch_folders, classes, dataset.store.map_size),
         fusion=config.fusion.name,
-        size=dataset.store.size,
+        size=dataset.store.map_size,
         classes=classes,
         trained=tuple(loader.class_counts({task: len(groups) for task, groups in classes.items()})),
         provenance={"run": run_id, "data_digest": dataset.store.digest}
@@ -80,7 +80,7 @@ def open_training_data(config: Config, echo: Echo = print) -> Dataset:
     dataset = open_dataset(root, data.modalities, data)
     labels = dataset.labels
     subjects = labels.count_subjects()
-    echo(f"data: {root}: {len(labels)} sessions of {subjects} subjects, {labels.encoding} labels, {dataset.store.size} px")
+    echo(f"data: {root}: {len(labels)} sessions of {subjects} subjects, {labels.encoding} labels, {dataset.store.map_size} px")
     for note in dataset.notes:
         echo(note)
     return dataset

@@ -19,7 +19,7 @@ def test_the_built_in_faces_are_made_once_and_form_a_data_set(monkeypatch, tmp_p
     root = synthetic_dataset(config)
     dataset = open_dataset(root, ["albedo", "normal", "depth"])
     assert len(dataset.labels) == 6
-    assert dataset.store.size == 32
+    assert dataset.store.map_size == 32
     assert dataset.labels.encoding == "raw"
     assert dataset.orphans == []
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}

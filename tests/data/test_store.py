@@ -36,7 +36,7 @@ def test_the_store_equals_the_files_bit_for_bit(root):
     labels = read_labels(root / "labels.csv")
     store, packed = opened(root, "albedo", "normal", "depth")
     assert packed == 3 * len(labels)
-    assert store.size == 48
+    assert store.map_size == 48
     rows = np.array([5, 0, 17, 5])
     read = store.read(rows)
     for place, row in enumerate(rows):

@@ -51,7 +51,9 @@ def make_model(
     trained = tuple(name for name in ATTRIBUTES if name != "pose")
     acquisition = find_acquisitions(root, dataset.labels.row_keys())
     about_maps = preparation, config.joint, acquisition
-    info = ModelInfo(branches, config.fusion.name, dataset.store.size, dataset.labels.classes, trained, provenance, *about_maps)
+    info = ModelInfo(
+        branches, config.fusion.name, dataset.store.map_size, dataset.labels.classes, trained, provenance, *about_maps
+    )
     torch.manual_seed(seed)
     network = info.build_network()
     save_model(folder, network, info)
