@@ -133,7 +133,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     if run_folder:
         if configs:
             raise InputError(
-                f"--config {configs[0]}: a resumed run has its own settings; use --resume alone, with flags for changes "
+                f"--config {configs[0]}: a resumed run has its own settings; leave out --config, and give changes as flags "
                 "(under mlflow run: -e resume -P run=RUN)"
             )
         tokens.append(f"--resume={run_folder.name}")

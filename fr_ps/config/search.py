@@ -53,7 +53,7 @@ class SamplerConfig:
     Args:
         name: tpe (tree-structured Parzen estimator), gp (Gaussian process), cmaes (CMA-ES for the numbers; choices, and
             settings with a condition, are drawn at random; one objective only), nsgaii (genetic, for several objectives),
-            random, or grid (each combination once; ranges need a step).
+            random, or grid (each combination once; a range needs a step, or whole numbers without log).
         startup: random trials before tpe, gp and cmaes use a model; population size of nsgaii.
     """
 
@@ -70,9 +70,10 @@ class PrunerConfig:
     """Early end of poor trials. Optuna does not prune studies with several objectives.
 
     Args:
-        name: none; median: prune a trial below the median of the other trials at the same epoch; hyperband,
-            successive_halving: the best 1 / r of the trials continue, for r times as many epochs, where r is `reduction`;
-            wilcoxon: prune a trial whose epochs are significantly worse than those of the best one (signed-rank test, p < 0.1).
+        name: none; median: prune a trial that is worse than the median of the others at the same epoch;
+            hyperband, successive_halving: the best 1 / r of the trials continue, for r times as many epochs, where r is
+            `reduction`; wilcoxon: prune a trial whose epochs are significantly worse than those of the best one (signed-rank
+            test, p < 0.1).
         startup: complete trials before median starts to prune.
         epochs: epochs of a trial before it may be pruned.
         reduction: reduction factor of hyperband and successive_halving.

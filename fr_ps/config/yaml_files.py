@@ -78,7 +78,7 @@ def _check_size(text: str, where: str) -> None:
     """Check depth and number of values before PyYAML composes the nodes, which is recursive and slow."""
     depth = 0
     for number, event in enumerate(yaml.parse(text, yaml.SafeLoader)):
-        if number > 3 * MAX_VALUES:  # loose, to end early; `check` counts exactly: a node has at most two events
+        if number > 3 * MAX_VALUES:  # ends early; a node has at most two events, so no valid file is rejected
             raise InputError(f"{where}: has more than {MAX_VALUES} values; expected fewer")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:

@@ -60,7 +60,7 @@ class Dimension:
         """The values of the setting in a grid.
 
         Raises:
-            InputError: the range has no step, or too many values.
+            InputError: the range needs a step and has none, or has too many values.
         """
         if self.choices:
             return self.choices
@@ -96,7 +96,7 @@ class Space:
         """Every combination once.
 
         Raises:
-            InputError: a range has no step, or there are more than MAX_GRID combinations.
+            InputError: a range needs a step and has none, or there are more than MAX_GRID combinations.
         """
         combinations: list[dict[str, Value]] = [{}]
         # Sorted by name: a resumed study has the same combinations in the same order.

@@ -76,7 +76,7 @@ def build_study_spec(config: SearchConfig, base: Config) -> StudySpec:
     may have accepted them.
 
     Raises:
-        InputError: an invalid space, an objective in the wrong direction, a grid over a range without steps.
+        InputError: an invalid space, an objective in the wrong direction, a grid over a range that needs a step.
     """
     for metric, direction in config.objectives.items():
         if metric not in COST_OBJECTIVES and (direction == "minimize") != lower_is_better(metric):
@@ -88,7 +88,7 @@ def build_study_spec(config: SearchConfig, base: Config) -> StudySpec:
     if first:
         base = replace(base, train=replace(base.train, select=first))
     spec = StudySpec(config, base, parse_space(config.space, base))
-    _ = spec.grid  # raises for a range without steps
+    _ = spec.grid  # raises for a range that needs a step
     return spec
 
 

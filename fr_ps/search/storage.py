@@ -108,9 +108,8 @@ def with_database_retries(call: Callable[[], Result]) -> Result:
 
     Raises:
         InputError: the database was unreachable for ten minutes.
-        KeyboardInterrupt, SystemExit: a signal arrived during `call`. Usually its handler raises the exception after `call`. If
-            the handler only records the signal, as in `run_workers`, a successful `call` returns its result, and after a failed
-            one this function raises the exception instead of a retry.
+        KeyboardInterrupt, SystemExit: a signal arrived during `call`; its handler, which runs after `call`, raises it. If the
+            handler only records the signal, as in `run_workers`, this function raises it instead of a retry, if `call` failed.
     """
     started, pause = time.monotonic(), 0.5
     while True:

@@ -127,7 +127,8 @@ def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult | N
             if result.outcome == "failed":
                 raise _TrialFailed
         attributes: dict[str, str | int] = {OUTCOME: result.outcome, REASON: result.reason, EPOCHS: result.epochs, RUN: run.id}
-        # It is written here, because the delivery thread sets `mlflow_id` when MLflow has created the run, which may be late.
+        # Stored at the end of the trial: the delivery thread sets `mlflow_id` once MLflow has created the run, which may be long
+        # after the trial has started.
         if run.mlflow_id:
             attributes[MLFLOW_RUN] = run.mlflow_id
         with_database_retries(lambda: _set_attributes(trial, attributes))

@@ -132,7 +132,7 @@ def hours_or_epochs_exhausted(spec: StudySpec, study: optuna.Study, started_at: 
 def total_epochs(study: optuna.Study) -> int:
     """Epochs of all trials together, running and killed ones included."""
     trials = study.get_trials(deepcopy=False)
-    # A retry resumes the killed trial and counts its epochs, too.
+    # The epochs of a retry include those of the killed trial that it resumes, so that the killed trial is left out.
     retried = {number for trial in trials for number in trial.system_attrs.get("retry_history", ())}
     return sum(
         int(trial.user_attrs.get(EPOCHS, 0)) or max(trial.intermediate_values, default=0)

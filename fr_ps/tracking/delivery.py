@@ -155,7 +155,8 @@ class DeliveryThread(threading.Thread):
     def run(self) -> None:
         backoff = _MIN_BACKOFF
         while not self._cancelled:
-            closing = self._closing.is_set()  # read before the journal: events logged before `finish` are in this pass
+            # Before the journal: if it is set, this pass reads all events logged before `finish`, and may be the last.
+            closing = self._closing.is_set()
             if not self.journal.is_present():  # the run folder was removed; sending would recreate it
                 return
             try:

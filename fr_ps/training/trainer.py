@@ -145,8 +145,8 @@ class Trainer:
 
         A step with a non-finite loss or gradient is skipped: weights, buffers and meters are unchanged.
 
-        Nothing waits for the device, so that the CPU prepares the next steps while the device computes. These do wait: MPS (see
-        `NonFiniteGuard`), `GradientWeighting`, and `sampled_centres` if the class centres are sharded among the
+        Nothing waits for the device, so that the CPU prepares the next steps while the device computes, with three exceptions:
+        MPS (see `NonFiniteGuard`), `GradientWeighting`, and `sampled_centres` if the class centres are sharded among the
         processes.
 
         Args:
