@@ -88,7 +88,9 @@ def build_losses(
     adversarial_tasks: Collection[str],
     branch_channels: Mapping[str, int] = MappingProxyType({}),
 ) -> MultiTaskLoss:
-    """The losses of `config`. Several processes that sample centres divide them: each holds those of its part of the subjects.
+    """The losses of `config`.
+
+    With several processes and `sampled_subject_share` below 1, each process holds the class centres of its part of the subjects.
 
     Args:
         config: the settings of the losses.

@@ -65,14 +65,14 @@ def _log_albedo(maps: Tensor) -> Tensor:
 class FeatureSeparation(nn.Module):
     """Splits a feature map for one task: x -> (x_task, x_rest) with x_task + x_rest = x.
 
-    This is the attention-based feature decomposition of MTLFace (Huang, Zhang, Shan, "When Age-Invariant Face Recognition Meets
-    Face Age Synthesis: A Multi-Task Learning Framework", CVPR 2021, arXiv:2103.01520), as in its code but for biases in the
-    channel scale. MTLFace separates age from identity once; the original project chained five modules. The two scales are
-    those of Woo et al., "CBAM", ECCV 2018, side by side and over a pyramid of bins.
-
     x_task = (x * channel + x * spatial) / 2. The channel scale (B, C, 1, 1) comes from average- and max-pooled pyramids
     of 1, 2 and 3 bins a side, summed, through a bottleneck of 14 C / reduction; the spatial scale (B, 1, h, w) from the
     maximum and the mean over channels through a 7 x 7 convolution.
+
+    This is the attention-based feature decomposition of MTLFace (Huang, Zhang, Shan, "When Age-Invariant Face Recognition Meets
+    Face Age Synthesis: A Multi-Task Learning Framework", CVPR 2021, arXiv:2103.01520), as in its code, except that the layers of
+    the channel scale have biases. MTLFace separates age from identity once; the original project chained five modules. The two
+    scales are those of Woo et al., "CBAM", ECCV 2018, side by side and over a pyramid of bins.
 
     Args:
         channels: C.

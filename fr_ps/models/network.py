@@ -25,7 +25,7 @@ class NetworkOutput(NamedTuple):
         adversarial: attribute to (B, classes) logits of its adversarial discriminator.
         shared: branch to the (B, channels, h, w) feature map from which all its embeddings are made.
         branch_embeddings: branch to its own (B, width of the branch) identity embedding, before the fusion; only for
-            `trained_branch_widths`. A row is not zeroed where `present` is False for its map.
+            `trained_branch_widths`. Unlike in the fusion, the row of a session without this map (`present` is False) is not 0.
     """
 
     embedding: Tensor
@@ -130,7 +130,7 @@ class FaceNetwork(nn.Module):
         return tuple(task for task in self.heads if any(task in branch.adversarial_tasks for branch in self.branches.values()))  # type: ignore[operator]
 
     def forward(self, maps: Mapping[str, Tensor], present: Tensor | None = None) -> NetworkOutput:
-        """The outputs of a batch; in training mode also the adversarial logits and the shared maps.
+        """The outputs of a batch. Only in training mode, they have `adversarial`, `shared` and `branch_embeddings`.
 
         Args:
             maps: modality to (B, C, H, W); modalities may be absent.

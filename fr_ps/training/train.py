@@ -145,8 +145,8 @@ def fit(
         trainer.train()
     except torch.OutOfMemoryError:
         raise OutOfMemoryError(
-            f"{device} has too little memory for the training; lower batch.people or batch.sessions (train.accumulate keeps the "
-            "size of a step), set train.precision to auto, or choose a smaller model.backbone or model.input_size"
+            f"{device} has too little memory for the training; lower batch.people or batch.sessions (and raise train.accumulate "
+            "to keep the sessions of a step), set train.precision to auto, or choose a smaller model.backbone or model.input_size"
         ) from None
     if not is_main_process():
         return FitResult(setup, state, trainer.steps_per_epoch)
