@@ -160,7 +160,7 @@ def training_config(arguments: Namespace) -> Config:
 
 
 def _normalize_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The arguments in jsonargparse's form, without `--config`, and the config files."""
+    """Two lists: the arguments in jsonargparse's form, without `--config FILE`; and those config files."""
     tokens: list[str] = []
     configs: list[str] = []
     rest = iter(argv)

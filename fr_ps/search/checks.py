@@ -35,9 +35,7 @@ def check_data_and_objectives(spec: StudySpec) -> str:
     dataset = open_training_data(config, lambda _line: None)
     split = make_split(dataset.labels, config.data, dataset.left_out)
     if not len(split.val):
-        raise InputError(
-            "data.val_people is 0: the objective needs validation subjects; set a share of the subjects, as 0.2, or their number"
-        )
+        raise InputError("data.val_people is 0: the objective needs validation subjects; set a share, as 0.2, or a whole number")
     labels = dataset.labels.subset(split.val)
     # Which metrics are defined depends on the labels alone: random predictions suffice.
     rng = np.random.default_rng(0)
@@ -102,9 +100,9 @@ def _reachable_configs(
 def _candidate_values(dimension: Dimension, base: Config) -> list[Value]:
     """Values of the dimension with which a condition is checked.
 
-    The choices, or the ends of a range; for a continuous range only the upper end. Conditions on numbers are "above 0": only a
-    lower end of 0 does not meet them, and samples rarely equal it. Where the dimension does not exist in all trials, also the
-    value of the base.
+    The choices, or the ends of a range, of a continuous range only the upper end; and the value of the base where some trials
+    lack the dimension. The lower end is left out because conditions on numbers are "above 0", and a continuous range from 0
+    almost never gives exactly 0.
     """
     if dimension.choices:
         values: list[Value] = list(dimension.choices)

@@ -108,8 +108,9 @@ def with_database_retries(call: Callable[[], Result]) -> Result:
 
     Raises:
         InputError: the database was unreachable for ten minutes.
-        KeyboardInterrupt, SystemExit: a signal arrived during `call`; its handler, which runs after `call`, raises it. If the
-            handler only records the signal, as in `run_workers`, this function raises it instead of a retry, if `call` failed.
+        KeyboardInterrupt, SystemExit: a signal arrived during `call`. Normally its handler raises, after `call`. A handler may
+            only record the signal, as in `run_workers`: a successful `call` then returns normally, and after a failed one this
+            function raises instead of a retry.
     """
     started, pause = time.monotonic(), 0.5
     while True:
@@ -171,7 +172,7 @@ def open_study(storage: Storage, name: str, directions: Sequence[Direction]) -> 
     if existing != list(directions):
         raise InputError(
             f"study {name!r} exists with the directions {', '.join(existing)}, not {', '.join(directions)}; "
-            "set its objectives, or another study.name"
+            "use the objectives of the existing study, or set another study.name"
         )
     return study, False
 

@@ -155,7 +155,7 @@ class DeliveryThread(threading.Thread):
     def run(self) -> None:
         backoff = _MIN_BACKOFF
         while not self._cancelled:
-            # Before the journal: if it is set, this pass reads all events logged before `finish`, and may be the last.
+            # Read before the journal: if it is set, this pass sees all events logged before `finish`, and may be the last.
             closing = self._closing.is_set()
             if not self.journal.is_present():  # the run folder was removed; sending would recreate it
                 return

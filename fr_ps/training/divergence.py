@@ -26,7 +26,7 @@ class NonFiniteGuard:
     Everything stays on the device: the fused optimizer gets a flag with which it updates nothing, and a copy of the buffers that
     the forward pass changed (statistics of batch norm, AdaFace and task weightings) is restored. Except on MPS, nothing waits for
     the device until a counter is read. A skipped step leaves parameters, moments of the optimizer and buffers as they were.
-    Random generators, the moving average of the weights and the scale of float16 advance.
+    It still advances the random generators, and updates the moving average of the weights and the loss scale of float16.
 
     Args:
         modules: modules with the buffers, on their device.
