@@ -91,8 +91,8 @@ def apply_augmentation(batch: Mapping[str, Tensor], drawn: Augmentation) -> MapB
 
     `batch` has as many modalities as the draw; the i-th one uses column i of `strength` and `position`.
 
-    The resampled maps are new tensors, which the later steps modify in place. On a CPU, allocating new tensors of this size in
-    each step took a quarter of the time of the augmentation.
+    Resampling returns new tensors, which noise and erasing modify in place: on a CPU, allocating tensors for these too took a
+    quarter of the time of the augmentation.
     """
     first = next(iter(batch.values()))
     drawn = drawn.to(first.device)

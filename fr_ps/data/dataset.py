@@ -28,7 +28,7 @@ class LabelTable:
         labels: the n selected sessions.
         selected: (n,) the row of each of them in `all_labels`.
         all_labels: the whole table.
-        orphans: sessions (`id/session`) that have maps but no row in the table; they are ignored.
+        orphans: sessions (`id/session`) that have a folder but no row in the table; they are ignored.
         notes: lines for the user: sessions left out by each setting, orphans, suspicious normals.
     """
 
@@ -76,7 +76,7 @@ def open_table(root: Path, config: DataConfig | None = None, classes: Classes | 
     orphans = [] if root.is_file() else find_orphans(root, labels)
     notes = list(selection.notes)
     if orphans:
-        notes.append(f"ignored: {len(orphans)} sessions with maps but without a row in the table, e.g. {orphans[0]}")
+        notes.append(f"ignored: {len(orphans)} session folders without a row in the table, e.g. {orphans[0]}")
     chosen = labels if len(selection.selected) == len(labels) else labels.subset(selection.selected)
     return LabelTable(chosen, selection.selected, labels, orphans, notes)
 

@@ -61,7 +61,7 @@ def select_rows(labels: Labels, config: DataConfig) -> RowSelection:
     if count:
         keep(_limit_per_subject(labels, kept, count, rng), f"beyond {count} of each subject (data.subsample_sessions)")
     if share < 1:
-        keep(_random_share(labels, kept, share, rng), f"beyond a share of {share:g} of all (data.subsample_share)")
+        keep(_random_share(labels, kept, share, rng), f"not in the random share of {share:g} (data.subsample_share)")
     return RowSelection(np.flatnonzero(kept), notes)
 
 

@@ -93,7 +93,8 @@ class MarginLoss(nn.Module, ABC):
             losses = self._sharded_cross_entropies(embeddings, targets, self.part)
         if self.person_weights is None:
             return losses.mean()
-        # torch's own `weight` divides by the sum of the batch's weights: in a batch of frequent subjects only, they would cancel.
+        # Not `cross_entropy(weight=...)`: it divides by the sum of the batch's weights, so that in a batch of frequent subjects
+        # only, they would cancel.
         return (self.person_weights[targets] * losses).mean()
 
     def _cross_entropies(self, embeddings: Tensor, targets: Tensor) -> Tensor:
@@ -301,7 +302,10 @@ class MagFace(MarginLoss):
 
 
 def _draw_centres(num_subjects: int, channels: int, part: range) -> Tensor:
-    """The rows `part` of (num_subjects, channels) normal numbers: those that one process draws for them, never all in memory."""
+    """The rows `part` of a (num_subjects, channels) Gaussian initialisation.
+
+    They are the same however the subjects are divided among processes: rows outside `part` are drawn in blocks and discarded.
+    """
     own = torch.empty(len(part), channels)
     for start in range(0, num_subjects, _BLOCK):
         block = torch.empty(min(_BLOCK, num_subjects - start), channels).normal_(std=1 / math.sqrt(channels))

@@ -99,7 +99,7 @@ class FeatureSeparation(nn.Module):
 
 def _pyramid_pool(x: Tensor) -> Tensor:
     """(B, C, h, w) -> (B, 14 C, 1, 1): average plus maximum in each bin."""
-    # ONNX has no operator for the adaptive maximum, and the gradients of both are not deterministic on a GPU.
+    # ONNX has no operator for adaptive max pooling. On a GPU, adaptive pooling has no deterministic gradient.
     deterministic = x.device.type == "cuda" and torch.are_deterministic_algorithms_enabled()
     pool = _pool_slices if torch.compiler.is_exporting() or deterministic else _pool_adaptively
     return torch.cat([pool(x, bins) for bins in PYRAMID_BINS], dim=1)[:, :, None, None]

@@ -187,5 +187,5 @@ def _check_equal_shares(sessions: int, sessions_per_subject: int) -> None:
         unit = f"subjects of {sessions_per_subject} sessions" if sessions_per_subject > 1 else "sessions"
         raise InputError(
             f"a batch has {sessions // sessions_per_subject} {unit}, which {processes} processes cannot share equally; set "
-            f"batch.people to a multiple of {processes} that is at most the number of training subjects"
+            f"batch.people to a multiple of {processes}, so that a batch is at most the training part"
         )

@@ -141,7 +141,7 @@ def test_check_lists_every_bad_file_and_exits_with_code_2(here, prepared, capsys
     out, err = capsys.readouterr()
     assert re.search(r"set/data/S000/s01/depth\.npy +no such file", out)
     assert re.search(r"set/data/S002/s00/albedo\.npy +NaN or infinity", out)
-    assert "ignored: 1 sessions with maps but without a row" in out
+    assert "ignored: 1 session folders without a row" in out
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "2 bad files of 69" in errors[0]

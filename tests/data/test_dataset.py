@@ -25,7 +25,7 @@ def test_sessions_without_a_row_are_reported_and_not_read(prepared, tmp_path):
     dataset = open_dataset(root, ["depth"])
     assert len(dataset.labels) == len(dataset.store.maps["depth"]) == 22
     assert len(dataset.orphans) == 2
-    assert dataset.notes == [f"ignored: 2 sessions with maps but without a row in the table, e.g. {dataset.orphans[0]}"]
+    assert dataset.notes == [f"ignored: 2 session folders without a row in the table, e.g. {dataset.orphans[0]}"]
 
 
 def test_only_selected_sessions_are_opened_and_all_selections_share_one_pack(prepared, tmp_path, monkeypatch):
