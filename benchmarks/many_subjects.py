@@ -17,7 +17,7 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
+import re
 import socket
 import sys
 import time
@@ -200,7 +200,9 @@ def _peak(device: str) -> float:
 
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not ru_maxrss, which a new process takes over from the one that started it.
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
 
 
 if __name__ == "__main__":

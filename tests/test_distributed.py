@@ -124,8 +124,9 @@ def test_two_processes_have_the_gradients_of_one(prepared: Path, tmp_path: Path)
             if "sampled" in weighting and "separate" in name:  # of four sessions, some units are at the kink of their ReLU
                 continue
             scale = float(value.abs().max())
+            # The bias of a layer before a batch norm has the gradient 0, in float32 up to some 1e-6.
             torch.testing.assert_close(
-                first[name], value, atol=1e-6 + 1e-4 * scale, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
+                first[name], value, atol=5e-6 + 1e-4 * scale, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
             )
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
+import mlflow
 import optuna
 import optuna_dashboard
 import pytest
@@ -377,6 +378,7 @@ def test_after_a_search_the_improvement_is_printed_and_a_model_registered(interr
     assert version.tags["fr_ps.study"] == "interrupted"
     assert "registered as models:/faces/1" in output
     monkeypatch.setenv("MLFLOW_TRACKING_URI", study_folder.environment["MLFLOW_TRACKING_URI"])
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # of an earlier test, which would take precedence
     network, info = load_model(resolve_model("models:/faces/1"), torch.device("cpu"))
     assert network.modalities == ("albedo",)
     assert info.provenance["run"] == finals[best].data.tags["fr_ps.run_id"]
