@@ -120,7 +120,29 @@ class MarginLoss(nn.Module, ABC):
         return log_sum - (target - shift)
 
 
-class ArcFace(MarginLoss):
+class ConstantMargin(MarginLoss):
+    """A loss whose margin is a constant of all subjects and embeddings.
+
+    Args:
+        margin: its meaning is that of the subclass.
+        channels, num_subjects, scale, person_weights, part: as in `MarginLoss`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_subjects: int,
+        *,
+        scale: float,
+        margin: float,
+        person_weights: Tensor | None = None,
+        part: range | None = None,
+    ) -> None:
+        super().__init__(channels, num_subjects, scale=scale, person_weights=person_weights, part=part)
+        self.margin = margin
+
+
+class ArcFace(ConstantMargin):
     """A constant angular margin: cos(theta + m) for the true subject. Deng et al., CVPR 2019, arXiv:1801.07698.
 
     For theta + m > pi, where cos(theta + m) would increase, it is cos theta - m sin m, as in the paper's code. There is no easy
@@ -132,44 +154,18 @@ class ArcFace(MarginLoss):
         channels, num_subjects, scale, person_weights, part: as in `MarginLoss`.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        num_subjects: int,
-        *,
-        scale: float,
-        margin: float,
-        person_weights: Tensor | None = None,
-        part: range | None = None,
-    ) -> None:
-        super().__init__(channels, num_subjects, scale=scale, person_weights=person_weights, part=part)
-        self.margin = margin
-
     def apply_margin(self, cosine: Tensor, norm: Tensor) -> Tensor:
         below_pi = cosine > -math.cos(self.margin)
         return torch.where(below_pi, add_angle(cosine, self.margin), cosine - self.margin * math.sin(self.margin))
 
 
-class CosFace(MarginLoss):
+class CosFace(ConstantMargin):
     """A constant margin on the cosine: cos theta - m for the true subject. Wang et al., CVPR 2018, arXiv:1801.09414.
 
     Args:
         margin: m.
         channels, num_subjects, scale, person_weights, part: as in `MarginLoss`.
     """
-
-    def __init__(
-        self,
-        channels: int,
-        num_subjects: int,
-        *,
-        scale: float,
-        margin: float,
-        person_weights: Tensor | None = None,
-        part: range | None = None,
-    ) -> None:
-        super().__init__(channels, num_subjects, scale=scale, person_weights=person_weights, part=part)
-        self.margin = margin
 
     def apply_margin(self, cosine: Tensor, norm: Tensor) -> Tensor:
         return cosine - self.margin
