@@ -188,6 +188,7 @@ class SaturationSearch:
 
     def __init__(self) -> None:
         self._counts = np.zeros(1 << 16, dtype=np.int64)
+        self._end = 0  # of the values that occur
         self._scales: set[float] = set()
         self._lowest_white: float = 1 << 16
 
@@ -199,13 +200,15 @@ class SaturationSearch:
         if picture.is_float:
             return
         values = picture.brightest.ravel() if inside is None else picture.brightest[inside]
-        self._counts += np.bincount(values, minlength=1 << 16)
+        counts = np.bincount(values)
+        self._counts[: len(counts)] += counts
+        self._end = max(self._end, len(counts))
         self._scales.add(picture.scale)
         self._lowest_white = min(self._lowest_white, picture.white)
 
     def above_white(self) -> tuple[float, int]:
         """The share of the pixels above the lowest white level of the pictures, and the largest decoded value of all pixels."""
-        (present,) = self._counts.nonzero()
+        (present,) = self._counts[: self._end].nonzero()
         if not len(present):
             return 0.0, 0
         above = self._counts[int(self._lowest_white) + 1 :].sum()
@@ -216,7 +219,7 @@ class SaturationSearch:
 
         None without a peak, if it is the files' own white level, or if the pictures' scales differ.
         """
-        (present,) = self._counts.nonzero()
+        (present,) = self._counts[: self._end].nonzero()
         if not len(present):
             return None
         top, total = int(present[-1]), int(self._counts.sum())
