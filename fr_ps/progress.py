@@ -1,18 +1,26 @@
 """Output for the user: lines, and progress (a bar in a terminal, otherwise a line every 10 seconds)."""
 
+import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-OnProgress = Callable[[int], None]
-"""Called with the number of items done since the previous call."""
+if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import Synchronized
+
+OnProgress = Callable[[float], None]
+"""Called with the number of items done since the previous call; a part of a long item is a fraction."""
 Echo = Callable[[str], None]
 """Prints a line for the user."""
 
 _SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_BETWEEN_POLLS = 0.5
+_ROUNDING = 1e-6
+"""Fractions of an item that add up to less than one by rounding still complete it."""
 
 
 def echo(line: str, stream: TextIO | None = None) -> None:
@@ -29,8 +37,32 @@ def echo(line: str, stream: TextIO | None = None) -> None:
             os.close(devnull)
 
 
-def no_progress(_items: int) -> None:
+def no_progress(_items: float) -> None:
     """An `OnProgress` that shows nothing."""
+
+
+@contextmanager
+def share_progress(advance: OnProgress) -> Iterator["Synchronized[float]"]:
+    """A number in shared memory, to which worker processes add the items they do; its growth is passed to `advance`."""
+    done = multiprocessing.Value("d", 0.0)
+    value = done.get_obj()  # is read without the lock, which a killed worker may hold for ever
+    stopped = threading.Event()
+
+    def poll() -> None:
+        passed = 0.0
+        while not stopped.wait(_SECONDS_BETWEEN_POLLS) or value.value > passed:
+            now = value.value
+            if now > passed:
+                advance(now - passed)
+            passed = now
+
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    try:
+        yield done
+    finally:
+        stopped.set()
+        thread.join()
 
 
 @contextmanager
@@ -57,18 +89,18 @@ def _bar(label: str, total: int, unit: str) -> Iterator[OnProgress]:
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(f"{{task.fields[rate]}} {unit}/s", markup=False),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(),
     ]
     started = time.perf_counter()
-    done = 0
+    done = 0.0
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=total, rate="-")
+        task = bar.add_task(label, total=total, rate=f"- {unit}/s")
 
-        def advance(items: int) -> None:
+        def advance(items: float) -> None:
             nonlocal done
             done += items
-            bar.update(task, advance=items, rate=f"{done / max(time.perf_counter() - started, 1e-9):.1f}")
+            bar.update(task, completed=done + _ROUNDING, rate=_rate_text(done, time.perf_counter() - started, unit))
 
         yield advance
 
@@ -76,17 +108,26 @@ def _bar(label: str, total: int, unit: str) -> Iterator[OnProgress]:
 @contextmanager
 def _lines(label: str, total: int, unit: str) -> Iterator[OnProgress]:
     started = last = time.perf_counter()
-    done = 0
+    done = 0.0
 
-    def advance(items: int) -> None:
+    def advance(items: float) -> None:
         nonlocal done, last
         done += items
         now = time.perf_counter()
-        if now - last < _SECONDS_BETWEEN_LINES and (done < total or last == started):
+        complete = done + _ROUNDING >= total
+        if now - last < _SECONDS_BETWEEN_LINES and (not complete or last == started):
             return
         last = now
-        rate = done / max(now - started, 1e-9)
-        left = f", {(total - done) / rate:.0f} s left" if 0 < done < total else ""
-        echo(f"{label}: {done}/{total} {unit}, {rate:.1f} {unit}/s{left}", sys.stderr)
+        left = "" if complete or not done else f", {(total - done) * (now - started) / done:.0f} s left"
+        echo(f"{label}: {int(done + _ROUNDING)}/{total} {unit}, {_rate_text(done, now - started, unit)}{left}", sys.stderr)
 
     yield advance
+
+
+def _rate_text(done: float, seconds: float, unit: str) -> str:
+    """`12.5 sessions/s`; a rate below one as `9.0 s/session`."""
+    rate = done / max(seconds, 1e-9)
+    if not 0 < rate < 1:
+        return f"{rate:.1f} {unit}/s"
+    singular = unit.removesuffix("es") if unit.endswith("ches") else unit.removesuffix("s")
+    return f"{1 / rate:.1f} s/{singular}"

@@ -96,22 +96,28 @@ def make_store(new_sqlite: Path) -> MakeStore:
 def _shared_folder(name: str) -> Path:
     given = os.environ.get("FR_PS_SHARED")
     shared = Path(given) if given else Path(__file__).parents[2] / "shared"
-    folder = shared / "data" / name
+    folder = shared / name
     if not folder.is_dir():
-        pytest.skip(f"{folder} does not exist; set FR_PS_SHARED to the folder that contains data/{name}")
+        pytest.skip(f"{folder} does not exist; set FR_PS_SHARED to the folder that contains {name}")
     return folder
 
 
 @pytest.fixture(scope="session")
 def yale() -> Path:
     """Real captures of 20 subjects (captures/ and labels.csv)."""
-    return _shared_folder("yale_b")
+    return _shared_folder("data/yale_b")
+
+
+@pytest.fixture(scope="session")
+def cases() -> Path:
+    """Rendered captures in the formats of other programs, with their true normals."""
+    return _shared_folder("cases")
 
 
 @pytest.fixture(scope="session")
 def photoface_labels() -> Path:
     """The original project's label tables."""
-    return _shared_folder("photoface_labels")
+    return _shared_folder("data/photoface_labels")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """From one capture to its maps, and the record of the settings that made the maps of a data set."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from fr_ps.photometric.frame import Box
 from fr_ps.photometric.maps import SurfaceMaps, compute_maps
 from fr_ps.photometric.quality import MEASURES
 from fr_ps.photometric.robust import MIN_MANY_LIGHTS
+from fr_ps.progress import OnProgress, no_progress
 from fr_ps.tables import SessionKey
 
 RECORD_FILE = "prepared.json"
@@ -51,7 +52,12 @@ _DEFAULTS = {field.name: field.default for field in fields(PrepareConfig) if fie
 
 
 def capture_to_maps(
-    folder: Path, config: PrepareConfig, box: Box | None, mean_face: MeanFace | None, root: Path | None = None
+    folder: Path,
+    config: PrepareConfig,
+    box: Box | None,
+    mean_face: MeanFace | None,
+    root: Path | None = None,
+    advance: OnProgress = no_progress,
 ) -> tuple[SurfaceMaps, dict[str, Any]]:
     """The maps of the capture in `folder`, and the details of their preparation, ready for JSON.
 
@@ -61,11 +67,12 @@ def capture_to_maps(
         box: of the face, in pixels of the stored pictures.
         mean_face: the prior; None without one.
         root: of all captures, up to which folders are searched for the file of lights; None: only `folder`.
+        advance: see `read_capture`.
 
     Raises:
         InputError: unusable pictures, lights or landmarks, or maps that are not finite.
     """
-    capture = read_prepared_capture(folder, config, root)
+    capture = read_prepared_capture(folder, config, root, advance)
     frame, aligned_by = align_capture(capture, folder, config.align, box, size=config.size, fit=config.fit)
     maps = compute_maps(
         capture,
@@ -77,10 +84,10 @@ def capture_to_maps(
         calibrate_ambient=config.estimate_ambient,
     )
     _check_finite(maps, folder)
-    stored_frame = asdict(frame.scaled(capture.reduction))
+    stored_frame = dict(vars(frame.scaled(capture.reduction)))
     details = {"layout": capture.layout, "aligned_by": aligned_by, "frame": stored_frame} | maps.notes | {"quality": maps.quality}
     acquisition = describe_acquisition(capture)
-    details["acquisition"] = asdict(acquisition) | {"direction": [*acquisition.direction]}  # JSON has no tuples
+    details["acquisition"] = vars(acquisition) | {"direction": [*acquisition.direction]}  # JSON has no tuples
     if len(capture.lights) >= MIN_MANY_LIGHTS:
         details["many_lights_format"] = _MANY_LIGHTS_FORMAT
     if capture.paired_by_order:
@@ -94,14 +101,16 @@ def capture_to_maps(
     return maps, details
 
 
-def read_prepared_capture(folder: Path, config: PrepareConfig, root: Path | None = None) -> Capture:
-    """The capture in `folder` with the settings of `config`; for `root` see `read_capture`.
+def read_prepared_capture(
+    folder: Path, config: PrepareConfig, root: Path | None = None, advance: OnProgress = no_progress
+) -> Capture:
+    """The capture in `folder` with the settings of `config`; for `root` and `advance` see `read_capture`.
 
     Raises:
         InputError: as `read_capture`.
     """
     settings = ReadingSettings(**{field.name: getattr(config, field.name) for field in fields(ReadingSettings)})
-    return read_capture(folder, settings, root)
+    return read_capture(folder, settings, root, advance)
 
 
 def _check_finite(maps: SurfaceMaps, folder: Path) -> None:

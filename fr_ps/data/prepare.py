@@ -7,9 +7,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fr_ps.config import PrepareConfig
 from fr_ps.data.capture_labels import CaptureLabels, read_capture_labels
@@ -27,14 +26,19 @@ from fr_ps.photometric.frame import Box
 from fr_ps.photometric.layouts import shared_files
 from fr_ps.photometric.layouts.folders import list_names
 from fr_ps.photometric.sources import CaptureSource, list_sources
-from fr_ps.progress import OnProgress, no_progress
+from fr_ps.progress import OnProgress, no_progress, share_progress
 from fr_ps.shards import Shard
 from fr_ps.tables import SessionKey, suggest_session
+
+if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import Synchronized
 
 _KIND = "prepare"
 _MAPS = ("albedo", "normal", "depth", "confidence")
 _OPTIONAL_MAP = "normal_error"
 """Missing with fewer than five lights, and in sessions of earlier versions."""
+_READING_SHARE = 0.9
+"""Of the time of a session with large pictures, whose maps are much smaller."""
 _MAP_FILES = [f"{name}.npy" for name in (*_MAPS, _OPTIONAL_MAP)]
 
 
@@ -86,7 +90,8 @@ def prepare(config: PrepareConfig, advance: OnProgress = no_progress) -> list[Se
 
     Args:
         config: the settings.
-        advance: called once per session.
+        advance: called with the number of sessions done since the previous call; a session counts by the share of its pictures
+            that were read.
 
     Raises:
         InputError: unusable captures, labels, boxes or prior; an output that would replace them or files that `prepare` did
@@ -97,9 +102,7 @@ def prepare(config: PrepareConfig, advance: OnProgress = no_progress) -> list[Se
     results = list(plan.rejected)
     with file_lock(Path(config.out)):
         remove_stale_temp(Path(config.out) / DATA_FOLDER)
-        for result in prepare_sessions(plan):
-            results.append(result)
-            advance(1)
+        results += prepare_sessions(plan, advance)
         return write_tables(plan, results)
 
 
@@ -184,7 +187,10 @@ def find_complete(job: SessionJob, config: PrepareConfig, mean_face: MeanFace | 
     Raises:
         InputError: the folder of the capture is unreadable.
     """
-    return _previous_details(output_folder(Path(config.out), *job.key), _preparation_inputs(job, config, mean_face))
+    target = output_folder(Path(config.out), *job.key)
+    if not (target / RECORD_FILE).exists():  # spares a first run the states of the files of all captures
+        return None
+    return _previous_details(target, _preparation_inputs(job, config, mean_face))
 
 
 def _read_boxes(config: PrepareConfig, captured: Collection[SessionKey]) -> dict[SessionKey, Box]:
@@ -200,14 +206,14 @@ def _read_boxes(config: PrepareConfig, captured: Collection[SessionKey]) -> dict
     return boxes
 
 
-def prepare_sessions(plan: Preparation) -> Iterator[SessionResult]:
-    """Prepare the sessions of `plan`, and yield the result of each, in order.
+def prepare_sessions(plan: Preparation, advance: OnProgress) -> Iterator[SessionResult]:
+    """Prepare the sessions of `plan`, and yield the result of each, in order. For `advance` see `prepare`.
 
     Raises:
         InputError: with `on_bad="fail"` the first bad session; a full disk, or a killed worker.
     """
     unlabelled = set(plan.labels.unlabelled)
-    for result in _run_jobs(plan):
+    for result in _run_jobs(plan, advance):
         if result.status == "skipped" and plan.config.on_bad == "fail":
             raise InputError(bad_session_message((result.id, result.session), result.reason))
         yield replace(result, labelled=(result.id, result.session) not in unlabelled)
@@ -218,24 +224,56 @@ def bad_session_message(key: SessionKey, reason: str) -> str:
     return f"{reason} (session {'/'.join(key)}; --on-bad skip continues without it)"
 
 
-def _run_jobs(plan: Preparation) -> Iterator[SessionResult]:
+def _run_jobs(plan: Preparation, advance: OnProgress) -> Iterator[SessionResult]:
     config = plan.config
-    run_job = partial(_prepare_session, config=config, mean_face=plan.mean_face)
     if config.workers == 1:
-        yield from map(run_job, plan.jobs)
+        for job in plan.jobs:
+            yield _prepare_session(job, config, plan.mean_face, advance)
         return
-    pool = ProcessPoolExecutor(config.workers)
-    try:
-        yield from pool.map(run_job, plan.jobs, chunksize=4)
-    except BrokenProcessPool:
-        raise InputError(
-            f"{config.out}: a worker was killed, probably because memory ran out; run again with fewer --workers"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with share_progress(advance) as done:
+        pool = ProcessPoolExecutor(config.workers, initializer=_start_worker, initargs=(config, plan.mean_face, done))
+        try:
+            yield from pool.map(_prepare_in_worker, plan.jobs, chunksize=4)
+        except BrokenProcessPool:
+            raise InputError(
+                f"{config.out}: a worker was killed, probably because memory ran out; run again with fewer --workers"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _prepare_session(job: SessionJob, config: PrepareConfig, mean_face: MeanFace | None) -> SessionResult:
+_worker_arguments: tuple[PrepareConfig, MeanFace | None, OnProgress]
+"""Of every session that this worker process prepares."""
+
+
+def _start_worker(config: PrepareConfig, mean_face: MeanFace | None, done: "Synchronized[float]") -> None:
+    global _worker_arguments
+
+    def advance(items: float) -> None:
+        with done.get_lock():
+            done.value += items
+
+    _worker_arguments = config, mean_face, advance
+
+
+def _prepare_in_worker(job: SessionJob) -> SessionResult:
+    return _prepare_session(job, *_worker_arguments)
+
+
+def _prepare_session(job: SessionJob, config: PrepareConfig, mean_face: MeanFace | None, advance: OnProgress) -> SessionResult:
+    read = 0.0
+
+    def on_read(share: float) -> None:
+        nonlocal read
+        read += _READING_SHARE * share
+        advance(_READING_SHARE * share)
+
+    result = _try_prepare(job, config, mean_face, on_read)
+    advance(1 - read)
+    return result
+
+
+def _try_prepare(job: SessionJob, config: PrepareConfig, mean_face: MeanFace | None, on_read: OnProgress) -> SessionResult:
     source = job.source
     target = output_folder(Path(config.out), source.id, source.session)
     try:
@@ -244,7 +282,7 @@ def _prepare_session(job: SessionJob, config: PrepareConfig, mean_face: MeanFace
         if details is not None:
             return SessionResult(source.id, source.session, "kept", details=details)
         check_replaceable(target, RECORD_FILE, _MAP_FILES)  # again: hours may have passed
-        maps, details = capture_to_maps(source.folder, config, job.box, mean_face, source.root)
+        maps, details = capture_to_maps(source.folder, config, job.box, mean_face, source.root, on_read)
     except InputError as error:
         return SessionResult(source.id, source.session, "skipped", str(error))
     # A data set that mixes maps of different settings must not look finished.

@@ -68,7 +68,7 @@ def prepare_shard(config: PrepareConfig, shard: Shard, advance: OnProgress = no_
     Args:
         config: the settings, the same for all shards.
         shard: which part of the sessions.
-        advance: called once per session.
+        advance: see `prepare`.
 
     Raises:
         InputError: as `prepare`; a shard of another number, of other settings or of other sessions wrote to `config.out`.
@@ -81,9 +81,8 @@ def prepare_shard(config: PrepareConfig, shard: Shard, advance: OnProgress = no_
     advance(len(shard.select(plan.sources)) - len(plan.jobs))
     kept = set(record.kept)
     results = []
-    for result in prepare_sessions(plan):
+    for result in prepare_sessions(plan, advance):
         results.append(_relative_to_start(result, kept))
-        advance(1)
     skipped = [(result.id, result.session, result.reason) for result in results if result.status == "skipped"]
     write_json(file, asdict(replace(record, done=True, skipped=skipped)))
     return results

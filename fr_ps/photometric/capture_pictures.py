@@ -11,6 +11,7 @@ from fr_ps.errors import InputError
 from fr_ps.photometric.images import DecodedImage, SaturationSearch, read_image
 from fr_ps.photometric.linear_light import CameraResponse, linear_luminance
 from fr_ps.photometric.masks import check_mask, read_mask
+from fr_ps.progress import OnProgress, no_progress
 
 MAX_VALUES = 100_000_000
 """Pixels of all pictures of a session in memory: 0.7 GB with their saturation."""
@@ -47,6 +48,7 @@ def read_pictures(
     ambient: Path | None,
     mask_file: Path | None,
     use_alpha: bool,
+    advance: OnProgress = no_progress,
 ) -> CapturePictures:
     """The light in the pictures of one session, which are decoded one at a time.
 
@@ -61,6 +63,7 @@ def read_pictures(
         ambient: a picture without the lights, which is subtracted; None: none.
         mask_file: of the mask; None: none.
         use_alpha: whether pixels that are transparent in a picture are outside the mask.
+        advance: called once per picture.
 
     Raises:
         InputError: a picture that is unreadable or black, pictures of different sizes, depths or units, an empty mask, or a
@@ -97,6 +100,7 @@ def read_pictures(
         brightest.append(peaks)
         whites.append(picture.white)
         del picture, stripe, light  # before the next one is decoded
+        advance(1)
     if mask is not None:
         check_mask(mask, str(mask_file or f"{paths[0]}: the alpha channel"))
         mask = mask if reduction == 1 else block_means(mask.astype(np.float32), reduction) >= 0.5

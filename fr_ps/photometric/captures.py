@@ -17,6 +17,7 @@ from fr_ps.photometric.lights import check_lights
 from fr_ps.photometric.linear_light import CameraResponse
 from fr_ps.photometric.masks import find_mask, find_mask_file, is_mask_name
 from fr_ps.photometric.photoface import ATTRIBUTES_FILE, LANDMARKS, LANDMARKS_FILE, read_attributes, read_landmarks
+from fr_ps.progress import OnProgress, no_progress
 
 _NO_AMBIENT = "--ambient needs an image taken without the lights"
 
@@ -82,7 +83,9 @@ class ReadingSettings:
     ambient: str | None = None
 
 
-def read_capture(folder: Path, settings: ReadingSettings = ReadingSettings(), root: Path | None = None) -> Capture:
+def read_capture(
+    folder: Path, settings: ReadingSettings = ReadingSettings(), root: Path | None = None, advance: OnProgress = no_progress
+) -> Capture:
     """The pictures, lights, mask and landmarks of one session folder.
 
     Pictures of more than `capture_pictures.MAX_VALUES` pixels together are averaged over squares of pixels as they are read.
@@ -91,6 +94,7 @@ def read_capture(folder: Path, settings: ReadingSettings = ReadingSettings(), ro
         folder: of the session.
         settings: how to read it.
         root: of all captures, up to which folders are searched for the file of lights; None: only `folder`.
+        advance: called with the share of the pictures that were read since the previous call.
 
     Raises:
         InputError: a file is missing, unreadable or invalid, fewer than three images, images that are black or of different
@@ -114,6 +118,7 @@ def read_capture(folder: Path, settings: ReadingSettings = ReadingSettings(), ro
         ambient=folder / ambient if ambient else None,
         mask_file=folder / mask_file if mask_file else None,
         use_alpha=settings.mask == "file",
+        advance=lambda count: advance(count / len(stated.images)),
     )
     landmarks = None
     if LANDMARKS_FILE in names:

@@ -211,8 +211,8 @@ class SaturationSearch:
         (present,) = self._counts[: self._end].nonzero()
         if not len(present):
             return 0.0, 0
-        above = self._counts[int(self._lowest_white) + 1 :].sum()
-        return float(above / self._counts.sum()), int(present[-1])
+        above = self._counts[int(self._lowest_white) + 1 : self._end].sum()
+        return float(above / self._counts[: self._end].sum()), int(present[-1])
 
     def level(self) -> int | None:
         """The largest decoded value of all pictures.
@@ -222,7 +222,7 @@ class SaturationSearch:
         (present,) = self._counts[: self._end].nonzero()
         if not len(present):
             return None
-        top, total = int(present[-1]), int(self._counts.sum())
+        top, total = int(present[-1]), int(self._counts[: self._end].sum())
         if len(self._scales) > 1 or top >= self._lowest_white:
             return None
         lowest = top - max(8 * next(iter(self._scales)), int(_SATURATION_WINDOW * top))

@@ -208,7 +208,7 @@ def predict_readable(
         recognizer: recognizer of the model.
         sessions: sessions to predict.
         batch: sessions per batch.
-        advance: called with the number of sessions done since the previous call.
+        advance: called once per session, when it was read.
 
     Raises:
         InputError: a prediction has NaN or infinity.
@@ -218,7 +218,7 @@ def predict_readable(
     failures: list[FailedSession] = []
     normals: list[NormalStatistics] = []
     acquisitions: list[tuple[str, Acquisition]] = []
-    outcomes = _read_sessions(sessions, 2 * batch)
+    outcomes = _read_sessions(sessions, 2 * batch, advance)
     while chunk := list(islice(outcomes, batch)):
         failures += [outcome for _, outcome in chunk if isinstance(outcome, FailedSession)]
         readable = [(key, outcome) for key, outcome in chunk if not isinstance(outcome, FailedSession)]
@@ -231,7 +231,6 @@ def predict_readable(
             if "normal" in maps:
                 normals += [normal_statistics(normal) for normal in maps["normal"][: ORIENTATION_SAMPLE - len(normals)]]
         keys += [key for key, _ in readable]
-        advance(len(chunk))
     warnings = filter(None, (axes_warning(normals), acquisition_warning(recognizer.info.acquisition, acquisitions)))
     return PredictionResult(keys, concatenate_predictions(parts or [_EMPTY]), failures, "\n".join(warnings) or None)
 
@@ -252,7 +251,9 @@ _EMPTY = Predictions(np.empty((0, 0), np.float32), {task: np.empty((0, 0), np.fl
 """Predictions of no session."""
 
 
-def _read_sessions(sessions: Sequence[SessionInput], limit: int) -> Iterator[tuple[SessionKey, SessionMaps | FailedSession]]:
+def _read_sessions(
+    sessions: Sequence[SessionInput], limit: int, advance: OnProgress
+) -> Iterator[tuple[SessionKey, SessionMaps | FailedSession]]:
     """Yield the maps of each session, in order, or why it cannot be read. At most `limit` are read ahead."""
     rest = iter(sessions)
     with ThreadPoolExecutor(READER_THREADS, thread_name_prefix="maps") as pool:
@@ -261,10 +262,13 @@ def _read_sessions(sessions: Sequence[SessionInput], limit: int) -> Iterator[tup
             while queue:
                 key, future = queue.pop(0)
                 queue += [(following.key, pool.submit(following.read)) for following in islice(rest, 1)]
+                outcome: SessionMaps | FailedSession
                 try:
-                    yield key, future.result()
+                    outcome = future.result()
                 except InputError as error:
-                    yield key, FailedSession(*key, str(error))
+                    outcome = FailedSession(*key, str(error))
+                advance(1)
+                yield key, outcome
         finally:
             pool.shutdown(cancel_futures=True)
 

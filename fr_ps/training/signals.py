@@ -57,7 +57,7 @@ class GracefulStop:
             self._was_raised = True
             raise StopRequested(number)
 
-    def check_alone(self, _items: int = 0) -> None:
+    def check_alone(self, _items: float = 0) -> None:
         """`check` between points that all processes reach; an `OnProgress` callback. With several processes it does nothing."""
         if world_size() == 1:
             self.check()

@@ -31,6 +31,7 @@ from fr_ps.photometric.captures import read_capture
 from fr_ps.photometric.frame import Frame, fit_frame
 from fr_ps.photometric.maps import compute_maps
 from fr_ps.photometric.quality import MEASURES
+from fr_ps.progress import OnProgress, no_progress
 from fr_ps.synthetic.captures import write_synthetic_captures
 from fr_ps.synthetic.scene import render_session
 from fr_ps.synthetic.view import WIDE
@@ -80,9 +81,9 @@ def keep_one_subject(raw: Path) -> None:
     (raw / "labels.csv").write_text("\n".join(rows))
 
 
-def run(raw: Path, out: Path, **settings) -> list[SessionResult]:
+def run(raw: Path, out: Path, advance: OnProgress = no_progress, **settings) -> list[SessionResult]:
     chosen = {"captures": str(raw / "captures"), "labels": str(raw / "labels.csv"), "out": str(out), "size": 32} | settings
-    return prepare(PrepareConfig(**chosen))
+    return prepare(PrepareConfig(**chosen), advance)
 
 
 def content(out: Path) -> dict[str, bytes]:
@@ -359,6 +360,15 @@ def test_two_workers_write_what_one_writes(raw, tmp_path):
     run(raw, tmp_path / "one")
     run(raw, tmp_path / "two", workers=2)
     assert content(tmp_path / "one") == content(tmp_path / "two")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_progress_counts_every_session_once_and_by_its_pictures(workers, raw, tmp_path):
+    (raw / "captures/S001/s01/im0.png").unlink()
+    calls = []
+    outcomes = run(raw, tmp_path / "out", calls.append, workers=workers, on_bad="skip")
+    assert sum(calls) == pytest.approx(len(outcomes))
+    assert workers > 1 or len(calls) > 2 * len(outcomes)
 
 
 @pytest.mark.parametrize("fault", ["cut off", "removed"])

@@ -86,6 +86,15 @@ def test_the_normals_of_a_sphere_are_found_inside_the_mask(layout: str, tmp_path
     assert not maps.confidence[~INSIDE].any()
 
 
+@pytest.mark.parametrize("session", ["diligent/obj1PNG", "diligent/obj2PNG", "lp/D1/a"])
+def test_the_normals_of_captures_of_other_programs(session: str, cases: Path) -> None:
+    capture = read_capture(cases / session)
+    height, width = capture.images.shape[1:]
+    maps = compute_maps(capture, fit_frame((0, 0, width, height), width, "crop"))
+    inside = np.ones((height, width), bool) if capture.mask is None else capture.mask
+    assert degrees(maps.normal, np.load(cases / session / "truth_normal.npy"))[inside].mean() < 0.1
+
+
 def test_intensities_by_colour_leave_the_albedo_of_the_object(tmp_path: Path) -> None:
     """The wall's colour changes with the light; the ratios of the sphere's albedo do not."""
     write_diligent(tmp_path / "ball")
