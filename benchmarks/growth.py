@@ -209,7 +209,7 @@ def write_sparse_pack(files: list[Path], modality: str, folder: Path, advance: A
     import numpy as np
 
     from fr_ps.data.layout import CHANNELS, read_map
-    from fr_ps.data.pack import describe_pack
+    from fr_ps.data.pack import write_metadata
     from fr_ps.files import atomic_folder
     from fr_ps.npy import array_header
 
@@ -221,7 +221,7 @@ def write_sparse_pack(files: list[Path], modality: str, folder: Path, advance: A
             file.write(header)
             file.truncate(len(header) + len(files) * first.nbytes)
         checksums = np.full(len(files), zlib.crc32(np.zeros_like(first)), dtype="<u4")
-        describe_pack(temporary, header, checksums, f"{zlib.crc32(str(shape).encode()):064x}")
+        write_metadata(temporary, header, checksums, f"{zlib.crc32(str(shape).encode()):064x}")
 
 
 def _anonymous_memory() -> float:

@@ -66,7 +66,7 @@ def build_steps(backbone: str) -> dict[str, Callable[[], None]]:
     losses = {
         name: build_losses(
             LossConfig(weighting=name),  # type: ignore[arg-type]
-            network.channels,
+            network.embedding_size,
             torch.full((batch.people,), batch.sessions),
             dict.fromkeys(PEELING_ORDER, torch.tensor([images // 2, images // 2])),
             network.adversarial_tasks,

@@ -123,7 +123,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
 
     - `--on-bad` and `--on_bad` are the same flag; a list may be written as `a` or `a,b`.
     - Flags override the settings of `--config FILE`, in any order. `config` of the result is the list of files.
-    - `--resume RUN` loads the settings of that run. `resume` of the result is the name of its folder.
+    - `--resume RUN` loads the `config.yaml` of that run. `resume` of the result is the name of its folder.
 
     Raises:
         InputError: any error, in one line with the setting and its expected values.

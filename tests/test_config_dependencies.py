@@ -34,7 +34,12 @@ def _trained(settings: str) -> Steps:
     branches = dict.fromkeys(config.branch_names, config.model)
     network = build_network(branches, config.fusion.name, CLASSES, size=32, joint=config.joint)
     losses = build_losses(
-        config.loss, network.channels, torch.tensor([4, 2, 6]), COUNTS, network.adversarial_tasks, network.trained_branch_widths
+        config.loss,
+        network.embedding_size,
+        torch.tensor([4, 2, 6]),
+        COUNTS,
+        network.adversarial_tasks,
+        network.trained_branch_widths,
     )
     optimizer = build_optimizer(config.optim, [network, losses.identity, losses.branches], losses.weighting)
     rate = build_schedule(config.schedule, lr=config.optim.lr, epochs=8, steps_per_epoch=5)

@@ -41,8 +41,9 @@ def _train(arguments: Namespace) -> None:
     config = training_config(arguments)
     check_lowest_rate(config.schedule, lr=config.optim.lr)
     starts_torchrun = (arguments.processes or 1) > 1 and not under_torchrun
-    for setting, condition in inactive_settings(config) if not starts_torchrun else ():
-        echo(f"note: {setting} has no effect; it applies only if {condition.text}")
+    if not starts_torchrun:  # else each process of torchrun prints them
+        for setting, condition in inactive_settings(config):
+            echo(f"note: {setting} has no effect; it applies only if {condition.text}")
     if arguments.allow_changed and not arguments.resume:
         raise InputError("--allow-changed needs --resume; a new run has no earlier settings")
     if starts_torchrun:

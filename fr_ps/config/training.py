@@ -42,7 +42,7 @@ class ScheduleConfig:
             optim.lr.
         power: exponent of polynomial.
         restart_epochs: length of the first cycle of cosine (T_0 of SGDR) in epochs, which may be a fraction; each cycle restarts
-            at optim.lr; 0: one cycle after the warm-up.
+            at optim.lr; 0: no restarts: a single cycle, from the end of the warm-up to the end of the training.
         restart_factor: length of a cycle relative to the cycle before (T_mult).
         lowest: learning rate at the end of a cycle of cosine (eta_min), at most optim.lr.
     """

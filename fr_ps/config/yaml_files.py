@@ -163,9 +163,11 @@ class _SettingsBuilder:
             raise InputError(f"{self._location(node)}: {key} contains a null character; remove it")
         options = set(_accepted_types(schema.type_hint if isinstance(schema, _SearchValue) else schema))
         is_text = bool(options & {str}) and bool not in options
-        if node.tag == _NULL and (not is_text or not node.value):
-            # An empty document, as `---`; or a flag that --print_config prints as null, as `resume`.
-            if not key or (schema is Any and "." not in key):
+        is_null = node.tag == _NULL and (not is_text or not node.value)  # `null` is a valid text
+        is_empty_document = not key  # as `---`
+        is_flag = schema is Any and "." not in key  # as `resume`, which --print_config prints as null
+        if is_null:
+            if is_empty_document or is_flag:
                 return None
             raise InputError(f"{self._location(node)}: {key} is {node.value or 'empty'}; give it a value, or remove it")
         if is_text and not (options & {int, float} and node.tag in _NUMBERS):

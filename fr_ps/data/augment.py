@@ -131,6 +131,7 @@ class Similarity:
 
         The values of `affine_grid`, as a sum of two small arrays instead of products of matrices, which is faster on a CPU.
         """
+        # original = of_x * x + of_y * y + centre; by_column is (B, 2, W), by_row (B, 2, H).
         of_x, of_y, centre = self.matrix().to(maps)[:, :, :, None].unbind(dim=2)  # (B, 2, 1) each
         by_column = of_x * _pixel_centres(maps.shape[3], maps)
         by_row = of_y * _pixel_centres(maps.shape[2], maps) + centre

@@ -56,7 +56,7 @@ class PackReader:
 
     def __init__(self, maps: np.memmap, checksums: np.ndarray, source: Callable[[int], Path], modality: str) -> None:
         self.maps, self.checksums, self.source, self.modality = maps, checksums, source, modality
-        self.compared = np.zeros(len(maps), dtype=bool)
+        self.verified = np.zeros(len(maps), dtype=bool)
         self.found_damage = False
 
     def read(self, rows: np.ndarray) -> np.ndarray:
@@ -67,10 +67,10 @@ class PackReader:
         """
         self._prefetch(rows)
         maps = np.asarray(self.maps[rows])
-        for place in np.flatnonzero(~self.compared[rows]):
+        for place in np.flatnonzero(~self.verified[rows]):
             row = int(rows[place])
             if zlib.crc32(maps[place]) == self.checksums[row]:
-                self.compared[row] = True
+                self.verified[row] = True
             else:
                 maps[place] = self._read_source(row)
         return maps
@@ -147,10 +147,10 @@ def write_pack(folder: Path, modality: str, shape: tuple[int, ...], maps: Iterab
             checksums[row] = zlib.crc32(raw)
             advance(1)
         sync_file(file)
-    describe_pack(folder, header, checksums, content.hexdigest())
+    write_metadata(folder, header, checksums, content.hexdigest())
 
 
-def describe_pack(folder: Path, header: bytes, checksums: np.ndarray, digest: str) -> None:
+def write_metadata(folder: Path, header: bytes, checksums: np.ndarray, digest: str) -> None:
     """Write the metadata of a pack: the (N,) checksums of its maps, the digest, and one checksum over these and the header."""
     write_array(folder / _CHECKSUM_FILE, checksums)
     write_json(folder / INFO_FILE, asdict(PackInfo(digest, _checksum(header, checksums, digest))))

@@ -78,8 +78,9 @@ def class_batches(
 def random_batches(num_rows: int, size: int, seed: int, epoch: int, num_batches: int = 0) -> list[np.ndarray]:
     """Random batches of one epoch: passes over all `num_rows` rows in random order, split into batches of `size`.
 
-    The last batch of a pass is completed with random rows of its earlier ones. Hence all batches have the same size, and none has
-    a single row, for which batch normalisation has no variance. With fewer rows than `size`, each batch contains them all.
+    The last batch of a pass is completed with random rows from the earlier batches of that pass. Hence all batches have the same
+    size, and none has a single row, for which batch normalisation has no variance. With fewer rows than `size`, each batch
+    contains them all.
 
     Args:
         num_rows: number of rows.
@@ -117,7 +118,8 @@ def _assign_groups(classes: np.ndarray, num_slots: int, rng: np.random.Generator
     Rows without a label get their share of the slots, spread evenly; the other slots go to the classes in turn.
     """
     groups, num_missing = np.unique(classes), int(np.sum(classes == MISSING))
-    # The phase is random: a share of less than one slot per epoch gets a slot in some epochs.
+    # due[i]: slots for rows without a label among the first i. By the random offset, rows that are due less than one slot per
+    # epoch get one in some epochs.
     due = (np.arange(num_slots + 1) * num_missing + rng.integers(len(classes))) // len(classes)
     unlabelled = np.diff(due) > 0
     in_turn = rng.permutation(np.flatnonzero(groups != MISSING))

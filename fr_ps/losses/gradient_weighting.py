@@ -21,9 +21,9 @@ class GradientWeighting(Weighting):
     maps. The guarantees of the method hold for a small step of the maps; the backbone can follow such a step only approximately.
 
     Adversarial part: the gradient of the adversarial losses, projected onto the directions in which no task loss rises, times
-    min(1, |d| / |sum_i g_i|). So no task loss falls less than along d alone. Without the factor the adversaries would dominate
-    where d is short: as short as the shortest gradient (MGDA) or principal component (Aligned-MTL). In float32 a d below about
-    1e-4 of the longest gradient is partly rounding noise.
+    min(1, |d| / |sum_i g_i|). So every task loss falls at least as much as along d alone. Without the factor the adversaries
+    would dominate where d is short: that of MGDA can be as short as the shortest gradient, that of Aligned-MTL as the smallest
+    principal component. In float32 a d below about 1e-4 of the longest gradient is partly rounding noise.
 
     The layers after the maps (separation, heads, discriminators, classifier weights) get the gradients of the constant weights:
     with the method's weights, MGDA would train the head with the longest gradient hardly at all, and Aligned-MTL could train a

@@ -105,15 +105,15 @@ class MarginLoss(nn.Module, ABC):
     def _sharded_cross_entropies(self, embeddings: Tensor, targets: Tensor, part: range) -> Tensor:
         """(B,) cross-entropies over the rows of all processes.
 
-        Each has the same embeddings and its `part` of the centres. They exchange two numbers per sample, and in the backward pass
-        the gradients of the embeddings.
+        All processes have the same embeddings, and each has its own `part` of the centres. They exchange two numbers per sample,
+        and in the backward pass the gradients of the embeddings.
         """
         held = (targets >= part.start) & (targets < part.stop)
         rows = targets - part.start if self.sampled is None else torch.searchsorted(self.sampled, targets)
         rows = torch.where(held, rows, 0)
         logits = self.logits(sum_gradient(embeddings), rows, held)
         own_target = torch.where(held, logits.gather(1, rows[:, None])[:, 0], 0)
-        target = gather_rows(own_target[None]).sum(0)  # one process has it
+        target = gather_rows(own_target[None]).sum(0)  # (processes, B) -> (B,): 0 but in the process with the true centre
         # Relative to the target's logit, as a loss near 0 would be lost in the rounding of a difference of two large numbers.
         shift = target.detach()
         log_sum = gather_rows((logits - shift[:, None]).logsumexp(1)[None]).logsumexp(0)

@@ -60,8 +60,8 @@ def build_network(
         channels=first.channels,
         classes=classes,
         flip_average=first.flip_average,
-        linear=first.linear,
-        linear_attributes=first.linear_attributes,
+        linear_share=first.linear,
+        attribute_share=first.linear_attributes,
         registration=first.registration,
     )
 
@@ -91,7 +91,7 @@ def build_branch(
         order=config.order,
         fsm=config.fsm,
         reduction=config.reduction,
-        adversaries=config.adversaries,
+        adversary_input=config.adversaries,
         attribute_channels=config.attribute_channels,
         identity_embedding=flattened,
         albedo=config.albedo,

@@ -45,7 +45,7 @@ class Branch(nn.Module):
         order: of the attributes in the separation.
         fsm: whether there is feature separation.
         reduction: of the feature separation modules.
-        adversaries: the input of the discriminators.
+        adversary_input: the map that the discriminators read; off: there are none.
         attribute_channels: width of each attribute's embedding; 0: `channels`, that of the shared feature map.
         identity_embedding: (B, channels, h, w) -> (B, width), a module with the attribute `width`; None: the mean.
         albedo: normalisation of the albedo: mean or log.
@@ -63,7 +63,7 @@ class Branch(nn.Module):
         order: Sequence[str],
         fsm: bool,
         reduction: int,
-        adversaries: Adversaries,
+        adversary_input: Adversaries,
         attribute_channels: int,
         identity_embedding: nn.Module | None = None,
         albedo: AlbedoNormalization = "mean",
@@ -73,7 +73,7 @@ class Branch(nn.Module):
         super().__init__()
         self.modality = modality
         self.order = tuple(order)
-        self.adversary_input = adversaries
+        self.adversary_input = adversary_input
         self.albedo_normalization = albedo
         self.input_size = input_size
         self.joint = tuple(joint)
@@ -85,7 +85,7 @@ class Branch(nn.Module):
         self.separate = nn.ModuleDict({task: FeatureSeparation(channels, reduction) for task in order if fsm})
         self.embeddings = nn.ModuleDict({task: Embedding(channels, attribute_channels) for task in order})
         self.embeddings[IDENTITY] = identity_embedding or Embedding(channels)
-        adversarial = order if fsm and adversaries != "off" else ()
+        adversarial = order if fsm and adversary_input != "off" else ()
         self.adversaries = nn.ModuleDict({task: Discriminator(channels, classes[task]) for task in adversarial})
 
     @property

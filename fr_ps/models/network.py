@@ -20,7 +20,7 @@ class NetworkOutput(NamedTuple):
     """The outputs of one batch. The last three are empty in evaluation.
 
     Attributes:
-        embedding: (B, `FaceNetwork.channels`) identity embedding; in evaluation followed by the linear one, if there is one.
+        embedding: (B, `FaceNetwork.embedding_size`) identity embedding; in evaluation followed by the linear one, if any.
         logits: attribute to (B, classes) logits.
         adversarial: attribute to (B, classes) logits of its adversarial discriminator.
         shared: branch to the (B, channels, h, w) feature map from which all its embeddings are made.
@@ -68,9 +68,9 @@ class FaceNetwork(nn.Module):
         channels: width of the fused embeddings where the fusion does not fix it.
         classes: attribute to its number of classes.
         flip_average: whether the outputs in evaluation mode are means over the maps and their mirror images.
-        linear: share of the linear embedding (`LinearEmbedding`: a fitted projection of the maps) in the cosine similarity, in
-            evaluation mode; 0: the network has none.
-        linear_attributes: share of linear classifiers in the logits of attributes, in evaluation mode; needs `linear`.
+        linear_share: share of the linear embedding (`LinearEmbedding`: a fitted projection of the maps) in the cosine
+            similarity, in evaluation mode; 0: the network has none.
+        attribute_share: share of linear classifiers in the logits of attributes, in evaluation mode; needs a linear embedding.
         registration: whether half of the linear embedding reads registered maps.
 
     Attributes:
@@ -87,8 +87,8 @@ class FaceNetwork(nn.Module):
         channels: int,
         classes: Mapping[str, int],
         flip_average: bool = False,
-        linear: float = 0.0,
-        linear_attributes: float = 0.0,
+        linear_share: float = 0.0,
+        attribute_share: float = 0.0,
         registration: bool = False,
     ) -> None:
         super().__init__()
@@ -105,15 +105,15 @@ class FaceNetwork(nn.Module):
         )
         self.log_gains = nn.ParameterDict({name: nn.Parameter(torch.tensor(self.INITIAL_GAIN).log()) for name in branches})
         self.identity = FUSIONS[fusion](self.embedding_widths[IDENTITY], channels)
-        self.linear_share = linear
-        self.linear = LinearEmbedding(self.modalities, registration) if linear else None
-        self.attribute_share = linear_attributes
+        self.linear_share = linear_share
+        self.linear = LinearEmbedding(self.modalities, registration) if linear_share else None
+        self.attribute_share = attribute_share
         self.linear_attributes = None
-        if self.linear is not None and linear_attributes:
+        if self.linear is not None and attribute_share:
             self.linear_attributes = LinearAttributes(self.linear.attribute_width, classes)
 
     @property
-    def channels(self) -> int:
+    def embedding_size(self) -> int:
         """Width of the trained identity embedding, without the linear one."""
         return self.identity.width  # type: ignore[return-value]
 

@@ -23,7 +23,8 @@ from fr_ps.training.map_source import open_map_source
 class Batch(NamedTuple):
     """One training batch, on the device.
 
-    With P processes, `maps` and `present` are those of the B / P sessions of this process, the rest is that of all B.
+    With several processes, `maps` and `present` are those of this process's share of the B sessions; `targets` and `labelled` are
+    those of all B.
 
     Attributes:
         maps: modality to (B, C, H, W).
@@ -79,9 +80,9 @@ class BatchLoader:
         if batch.balance == "class":
             _check_two_classes(batch.attribute, codes[:, ATTRIBUTES.index(batch.attribute)])
         if batch.balance == "none":
-            _check_equal_shares(min(batch.people * batch.sessions, len(rows)), 1)
+            _check_equal_shares(min(batch.people * batch.sessions, len(rows)), "sessions")
         else:
-            _check_equal_shares(min(batch.people, len(self.subjects)) * batch.sessions, batch.sessions)
+            _check_equal_shares(min(batch.people, len(self.subjects)), f"subjects of {batch.sessions} sessions")
 
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch, each a (B,) array of indices into the training part; all epochs have the same number."""
@@ -131,9 +132,14 @@ class BatchLoader:
         return self.map_source.read(indices[own_rows(len(indices))])
 
     def _augmented(self, maps: MapBatch, indices: np.ndarray, epoch: int, batch_number: int) -> Batch:
-        """The batch of the `maps` of (B,) indices, augmented by random numbers of (seed, epoch, batch number).
+        """The batch of (B,) indices, augmented by random numbers of (seed, epoch, batch number).
 
         The random numbers are those of the whole batch, so that they do not depend on the number of processes.
+
+        Args:
+            maps: of the sessions of this process.
+            indices: of the whole batch.
+            epoch, batch_number: of the batch.
         """
         own = own_rows(len(indices))
         seed = np.random.SeedSequence([self.seed, epoch, batch_number]).generate_state(1, np.uint64)[0]
@@ -181,11 +187,10 @@ def _check_two_classes(attribute: str, codes: np.ndarray) -> None:
         )
 
 
-def _check_equal_shares(sessions: int, sessions_per_subject: int) -> None:
+def _check_equal_shares(count: int, unit: str) -> None:
     processes = world_size()
-    if sessions // sessions_per_subject % processes:
-        unit = f"subjects of {sessions_per_subject} sessions" if sessions_per_subject > 1 else "sessions"
+    if count % processes:
         raise InputError(
-            f"a batch has {sessions // sessions_per_subject} {unit}, which {processes} processes cannot share equally; set "
-            f"batch.people to a multiple of {processes}, so that a batch is at most the training part"
+            f"a batch has {count} {unit}, which {processes} processes cannot share equally; set "
+            f"batch.people to a multiple of {processes}, small enough that the training part fills a batch"
         )

@@ -165,10 +165,9 @@ class CheckpointManager:
                 echo("no checkpoint yet: restarting from epoch 1; logged metrics keep their values")
             return
         folder, saved = found
-        before, now = (
-            {"precision": "float32", "processes": 1} | saved["surroundings"],
-            self.environment,
-        )  # older checkpoints lack these two
+        # Checkpoints of earlier versions lack the precision and the number of processes.
+        before = {"precision": "float32", "processes": 1} | saved["surroundings"]
+        now = self.environment
         for key, what in (("data", "the data"), ("split", f"the split ({SPLIT_FILE})")):
             if before[key] != now[key] and not allow_changed:
                 synthetic = self.setup.config.data.root == SYNTHETIC_ROOT

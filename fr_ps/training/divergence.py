@@ -23,10 +23,10 @@ class DivergedError(InputError):
 class NonFiniteGuard:
     """Skips steps with a loss or gradient that is not finite.
 
-    Everything stays on the device: the fused optimizer gets a flag with which it updates nothing, and a copy of the buffers that
-    the forward pass changed (statistics of batch norm, AdaFace and task weightings) is restored. Except on MPS, nothing waits for
-    the device until a counter is read. A skipped step leaves parameters, moments of the optimizer and buffers as they were.
-    It still advances the random generators, and updates the moving average of the weights and the loss scale of float16.
+    Everything stays on the device. In a skipped step, a flag makes the fused optimizer update nothing, and the buffers that the
+    forward pass changed (statistics of batch norm, AdaFace and task weightings) are restored from a copy. Except on MPS, nothing
+    waits for the device until a counter is read. A skipped step leaves parameters, moments of the optimizer and buffers as they
+    were. It still advances the random generators, and updates the moving average of the weights and the loss scale of float16.
 
     Args:
         modules: modules with the buffers, on their device.

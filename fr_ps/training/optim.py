@@ -37,6 +37,7 @@ def build_optimizer(
         {"params": list(weighting.parameters()), "lr_scale": weighting_lr_scale, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    # `lr` below is a start value only: `Trainer.train_step` sets the rate of each group before each step.
     if config.name == "sgd":
         sgd = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
         if config.momentum:

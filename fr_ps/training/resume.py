@@ -29,7 +29,8 @@ _IMMUTABLE = (
 def changed_settings(folder: Path, config: Config, allow_changed: bool) -> dict[str, str]:
     """The settings of `config` that differ from those of the run in `folder`: `group/name` to `before -> now`.
 
-    The settings of a run are those of its newest checkpoint, or without a checkpoint those in its folder.
+    The settings of a run are those of its newest checkpoint, or without a checkpoint those of its `config.yaml`. The latter is
+    newer if it was edited, or if an earlier resume changed settings and wrote no checkpoint.
 
     Args:
         folder: folder of the run.
@@ -51,14 +52,17 @@ def changed_settings(folder: Path, config: Config, allow_changed: bool) -> dict[
     changed = {name: f"{before[name]} -> {now[name]}" for name in now if now[name] != before[name]}
     changes = "; ".join(f"{name.replace('/', '.')} {change}" for name, change in changed.items())
     if changed and not allow_changed:
-        raise InputError(f"run {folder.name} has other settings: {changes}; leave them out, or give --allow-changed")
+        raise InputError(
+            f"run {folder.name} was trained with other settings: {changes}; give --allow-changed to resume with them, or restore "
+            "the former ones"
+        )
     if immutable := [name.replace("/", ".") for name in changed if name.startswith(_IMMUTABLE)]:
         raise InputError(f"run {folder.name} cannot change {immutable[0]} ({changes}); leave it out, or begin a new run")
     return changed
 
 
 def _saved_config(folder: Path) -> dict[str, Any]:
-    """The settings of the newest checkpoint with a readable file, else those in the run's folder."""
+    """The settings of the newest checkpoint with a readable file, else those of the run's `config.yaml`."""
     for checkpoint in list_checkpoints(folder):
         # `load_latest` reports a corrupt one.
         with suppress(OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):

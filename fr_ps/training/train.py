@@ -163,7 +163,7 @@ def build_train_state(setup: TrainingSetup, loader: BatchLoader, network: FaceNe
     counts = loader.class_counts(setup.info.num_classes())
     losses = build_losses(
         config.loss,
-        network.channels,
+        network.embedding_size,
         loader.sessions_per_subject(),
         counts,
         network.adversarial_tasks,

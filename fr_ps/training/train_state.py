@@ -142,11 +142,11 @@ class TrainState:
             state["network"] = self.network.state_dict()
         optimizer = self.optimizer.state_dict()
         slots = {f"{index}.{name}": value for index, values in optimizer["state"].items() for name, value in values.items()}
-        plain: dict[str, dict[str, Any]] = {}
+        non_tensors: dict[str, dict[str, Any]] = {}
         for path, value in slots.items():
             if not isinstance(value, Tensor):
                 index, name = path.split(".", 1)
-                plain.setdefault(index, {})[name] = value
+                non_tensors.setdefault(index, {})[name] = value
         state |= {
             "losses": dict(self.losses.state_dict()),
             "means": self.meter.sums,
@@ -159,7 +159,7 @@ class TrainState:
             "selections": {metric: tracker.state_dict() for metric, tracker in self.trackers.items()},
             "validation": [self.best_metrics.values, self.best_metrics.reasons],
             "optimizer": {path: value for path, value in slots.items() if isinstance(value, Tensor)}
-            | {"rates": [group["lr"] for group in optimizer["param_groups"]], "plain": plain},
+            | {"rates": [group["lr"] for group in optimizer["param_groups"]], "plain": non_tensors},
             "rng": rng_state(),
         }
         if self.scaler.is_enabled():
@@ -222,6 +222,7 @@ class TrainState:
         groups = self.optimizer.state_dict()["param_groups"]  # of today's settings: weight decay, momentum
         if len(groups) != len(saved["rates"]):
             raise ValueError(f"the optimizer has {len(groups)} groups of parameters, not {len(saved['rates'])}")
+        # `train_step` sets the rates anew. The saved ones are logged if the epoch has no step left.
         return {"state": state, "param_groups": [group | {"lr": rate} for group, rate in zip(groups, saved["rates"])]}
 
 

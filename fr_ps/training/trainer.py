@@ -171,7 +171,7 @@ class Trainer:
         loaded = list(batches)  # the step has one sample of the class centres, which includes the subjects of all its batches
         subjects = torch.cat([batch.targets["identity"] for batch in loaded])
         identity_losses, share = state.losses.identity_losses, loss_config.sampled_subject_share
-        # The same seed in all processes: MAX_PROCESSES in place of the rank. No process has that rank, and its seed of dropout.
+        # The same seed in all processes, and not that of the dropout of one: no process has the rank MAX_PROCESSES.
         with sampled_centres(identity_losses, state.optimizer, subjects, share, step_seed(seed, step, MAX_PROCESSES)):
             self._update(loaded, step, len(batch_numbers))
 

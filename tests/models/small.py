@@ -26,7 +26,7 @@ SETTINGS: dict[str, Any] = {
     "order": ORDER,
     "fsm": True,
     "reduction": 8,
-    "adversaries": "rest",
+    "adversary_input": "rest",
     "attribute_channels": 0,
 }
 
@@ -57,8 +57,8 @@ def make_network(
     dtype: torch.dtype = torch.float32,
     flip_average: bool = False,
     joint: JointBranch = "off",
-    linear: float = 0.0,
-    linear_attributes: float = 0.0,
+    linear_share: float = 0.0,
+    attribute_share: float = 0.0,
     registration: bool = False,
     **settings: Any,
 ) -> FaceNetwork:
@@ -75,8 +75,8 @@ def make_network(
         "channels": CHANNELS,
         "classes": CLASSES,
         "flip_average": flip_average,
-        "linear": linear,
-        "linear_attributes": linear_attributes,
+        "linear_share": linear_share,
+        "attribute_share": attribute_share,
         "registration": registration,
     }
     network = FaceNetwork(branches, fusion, **whole).to(dtype)  # type: ignore[arg-type]

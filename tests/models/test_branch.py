@@ -86,7 +86,7 @@ def test_each_discriminator_reads_the_rest_of_its_own_split() -> None:
 
 
 def test_identity_discriminators_read_the_input_of_the_identity_embedding() -> None:
-    branch = make_branch(adversaries="identity")
+    branch = make_branch(adversary_input="identity")
     inputs, read = reads(branch, branch.adversaries), reads(branch, branch.embeddings)
     assert set(inputs) == set(ORDER)
     for value in inputs.values():
@@ -104,7 +104,7 @@ def test_discriminators_run_in_training_only_with_one_column_per_class() -> None
 
 
 def test_without_adversaries_no_discriminator_exists_and_the_embeddings_are_the_same() -> None:
-    on, off = make_branch(), make_branch(adversaries="off")
+    on, off = make_branch(), make_branch(adversary_input="off")
     assert not any("adversar" in name for name in off.state_dict())
     assert off.adversarial_tasks == ()
     off.load_state_dict(on.state_dict(), strict=False)

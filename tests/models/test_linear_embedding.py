@@ -106,7 +106,7 @@ def faces() -> dict[str, Tensor]:
 def test_the_cosine_of_two_sessions_is_the_weighted_mean_of_both_cosines(flip_average: bool) -> None:
     maps = make_maps(THREE)
     plain = make_network(THREE, "score", flip_average=flip_average).eval()
-    joined = make_network(THREE, "score", flip_average=flip_average, linear=0.7).eval()
+    joined = make_network(THREE, "score", flip_average=flip_average, linear_share=0.7).eval()
     joined.linear = fitted(THREE)
     joined.load_state_dict(plain.state_dict(), strict=False)
     with torch.no_grad():
@@ -121,7 +121,7 @@ def test_the_cosine_of_two_sessions_is_the_weighted_mean_of_both_cosines(flip_av
 def test_the_logits_are_the_weighted_mean_of_both_logarithmic_probabilities(flip_average: bool) -> None:
     maps = make_maps(TWO)
     plain = make_network(TWO, flip_average=flip_average).eval()
-    joined = make_network(TWO, flip_average=flip_average, linear=0.5, linear_attributes=0.7).eval()
+    joined = make_network(TWO, flip_average=flip_average, linear_share=0.5, attribute_share=0.7).eval()
     joined.linear = fitted()
     assert joined.linear_attributes is not None
     generator = torch.Generator().manual_seed(3)
@@ -141,7 +141,7 @@ def test_the_logits_are_the_weighted_mean_of_both_logarithmic_probabilities(flip
 
 def test_missing_maps_are_missing_in_both_parts() -> None:
     maps = make_maps(TWO)
-    network = make_network(TWO, "score", linear=0.5, linear_attributes=0.5).eval()
+    network = make_network(TWO, "score", linear_share=0.5, attribute_share=0.5).eval()
     network.linear = fitted()
     assert network.linear_attributes is not None
     network.linear_attributes.set_weights("gender", torch.randn(2 * 392 + 1, 2, generator=torch.Generator().manual_seed(3)))
@@ -155,7 +155,7 @@ def test_missing_maps_are_missing_in_both_parts() -> None:
 def test_without_a_map_of_the_linear_part_a_session_has_the_outputs_of_the_network() -> None:
     """Depth alone, where the linear part reads normals."""
     plain = make_network(("normal", "depth"), "score").eval()
-    joined = make_network(("normal", "depth"), "score", linear=0.85, linear_attributes=0.85).eval()
+    joined = make_network(("normal", "depth"), "score", linear_share=0.85, attribute_share=0.85).eval()
     joined.linear = fitted(("normal", "depth"))
     joined.load_state_dict(plain.state_dict(), strict=False)
     assert joined.linear_attributes is not None
@@ -172,7 +172,7 @@ def test_without_a_map_of_the_linear_part_a_session_has_the_outputs_of_the_netwo
 def test_an_attribute_without_a_fitted_classifier_has_the_probabilities_of_the_network() -> None:
     maps = make_maps(TWO)
     plain = make_network(TWO).eval()
-    joined = make_network(TWO, linear=0.5, linear_attributes=0.7).eval()
+    joined = make_network(TWO, linear_share=0.5, attribute_share=0.7).eval()
     joined.linear = fitted()
     joined.load_state_dict(plain.state_dict(), strict=False)
     with torch.no_grad():
@@ -181,7 +181,7 @@ def test_an_attribute_without_a_fitted_classifier_has_the_probabilities_of_the_n
 
 
 def test_the_losses_see_the_trained_embedding_only() -> None:
-    outputs = [make_network(TWO, linear=linear)(make_maps(TWO)).embedding for linear in (0.0, 0.7)]
+    outputs = [make_network(TWO, linear_share=linear)(make_maps(TWO)).embedding for linear in (0.0, 0.7)]
     assert torch.equal(*outputs)
 
 

@@ -207,7 +207,7 @@ WIDTHS = {"concat": 2 * CHANNELS, "fc": CHANNELS, "gated": CHANNELS, "score": 2 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_outputs_have_one_column_per_class_and_embeddings_the_width_of_the_fusion(fusion: str) -> None:
     network = make_network(TWO, fusion)
-    assert network.channels == WIDTHS[fusion]
+    assert network.embedding_size == WIDTHS[fusion]
     for name, output in by_name(network(make_maps(TWO))).items():
         if name.startswith("shared_"):
             assert output.shape == (COUNT, CHANNELS, 4, 4)
@@ -218,7 +218,7 @@ def test_outputs_have_one_column_per_class_and_embeddings_the_width_of_the_fusio
 
 def test_a_single_modality_has_as_many_channels_as_its_map() -> None:
     network = make_network()
-    assert network.channels == CHANNELS
+    assert network.embedding_size == CHANNELS
     assert network(make_maps()).embedding.shape == (COUNT, CHANNELS)
 
 
@@ -265,9 +265,9 @@ def test_the_order_setting_determines_the_first_separated_attribute() -> None:
 @pytest.mark.parametrize("task", ORDER)
 def test_identity_discriminators_train_all_separations_with_the_reversed_sign(task: str) -> None:
     name = f"adversarial_{task}"
-    found = moved(name, adversaries="identity")
+    found = moved(name, adversary_input="identity")
     assert found == in_branches(ONE, "backbone", "project", f"adversary {task}", *separations(IDENTITY))
-    half, plain = (below_gradients(name, reversal, ONE, adversaries="identity") for reversal in (0.5, -1.0))
+    half, plain = (below_gradients(name, reversal, ONE, adversary_input="identity") for reversal in (0.5, -1.0))
     for reversed_, gradient in zip(half, plain, strict=True):
         torch.testing.assert_close(reversed_, -0.5 * gradient)
 
@@ -281,7 +281,7 @@ def test_without_separation_a_loss_reaches_its_head_and_shared_parts_and_there_a
 
 def test_without_adversaries_the_other_outputs_are_the_same() -> None:
     inputs = make_maps(TWO)
-    on, without = by_name(make_network(TWO)(inputs)), make_network(TWO, adversaries="off")
+    on, without = by_name(make_network(TWO)(inputs)), make_network(TWO, adversary_input="off")
     assert not any("adversar" in name for name in without.state_dict())
     without.load_state_dict(make_network(TWO).state_dict(), strict=False)
     off = by_name(without(inputs))
@@ -585,7 +585,7 @@ def test_adversaries_of_an_attribute_are_the_mean_of_the_branches() -> None:
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_branches_of_other_widths_fuse(fusion: str) -> None:
-    branches = {"albedo": make_branch(), "depth": make_branch("depth", channels=16, attribute_channels=8, adversaries="off")}
+    branches = {"albedo": make_branch(), "depth": make_branch("depth", channels=16, attribute_channels=8, adversary_input="off")}
     network = FaceNetwork(branches, fusion, channels=24, classes=CLASSES)
     outputs = network(make_maps(("albedo", "depth")))
     assert outputs.embedding.shape == (COUNT, 24 if fusion in ("fc", "gated") else CHANNELS + 16)

@@ -39,13 +39,13 @@ def adversaries_by_hand() -> int:
 
 
 @pytest.mark.parametrize("modality", INPUTS)
-@pytest.mark.parametrize("settings", [{}, {"fsm": False}, {"reduction": 4}, {"adversaries": "off"}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"fsm": False}, {"reduction": 4}, {"adversary_input": "off"}], ids=str)
 def test_parameters_are_the_millions_that_a_prediction_needs(modality: str, settings: dict) -> None:
-    by_hand = {name: value for name, value in settings.items() if name != "adversaries"}
+    by_hand = {name: value for name, value in settings.items() if name != "adversary_input"}
     expected = branch_by_hand(modality, **by_hand) + heads_by_hand(CHANNELS) + 1  # a gain
     network = make_network([modality], **settings)
     assert parameters_millions(network) == pytest.approx(expected / 1e6, rel=1e-12)
-    more = adversaries_by_hand() if not settings.keys() & {"fsm", "adversaries"} else 0
+    more = adversaries_by_hand() if not settings.keys() & {"fsm", "adversary_input"} else 0
     assert sum(one.numel() for one in network.parameters()) == expected + more
 
 
@@ -56,7 +56,7 @@ def test_parameters_count_all_modalities() -> None:
     found = 1e6 * parameters_millions(network)
     least = branch_by_hand("albedo") + branch_by_hand("normal") + identity + 2
     assert least + heads_by_hand(CHANNELS) <= found < sum(one.numel() for one in network.parameters())
-    assert found == sum(one.numel() for one in make_network(["albedo", "normal"], "fc", adversaries="off").parameters())
+    assert found == sum(one.numel() for one in make_network(["albedo", "normal"], "fc", adversary_input="off").parameters())
 
 
 @pytest.mark.parametrize("modalities", [["albedo"], ["normal"], ["depth"], ["albedo", "normal", "depth"]], ids=len)

@@ -55,7 +55,7 @@ def test_one_session_needs_no_batch_dimension(recognizer: Recognizer, prepared: 
     several = load_maps(prepared, keys[:1])
     single = {name: array[0] for name, array in several.items()}
     assert np.array_equal(recognizer.embed(single), recognizer.embed(several))
-    assert recognizer.embed(single).shape == (1, recognizer.network.channels)
+    assert recognizer.embed(single).shape == (1, recognizer.network.embedding_size)
 
 
 def test_one_of_two_modalities_may_be_missing(recognizer: Recognizer, prepared: Path, keys: list[tuple[str, str]]) -> None:

@@ -91,7 +91,9 @@ def test_other_settings_need_allow_changed(interrupted: Path, error_line: ErrorL
     assert "needs --resume" in error_line(*TRAIN, "--allow-changed")
     config = interrupted / "config.yaml"
     config.write_text(config.read_text().replace("  lr: 0.001", "  lr: 0.5"))
-    assert "optim.lr 0.001 -> 0.5" in error_line(*resume)
+    line = error_line(*resume)
+    assert "optim.lr 0.001 -> 0.5" in line
+    assert "give --allow-changed to resume with them, or restore the former ones" in line
 
 
 def test_a_setting_that_an_earlier_version_lacked_has_its_default(interrupted: Path, error_line: ErrorLine) -> None:
