@@ -1,14 +1,26 @@
 """The commands `runs` and `sync`."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from jsonargparse import Namespace
 
 from fr_ps.arguments import Command, Parser
 from fr_ps.errors import InputError
-from fr_ps.tracking.run_folder import RUNS_FOLDER, find_run, run_folders
+from fr_ps.tracking.run_folder import RUNS_FOLDER, find_named_run, run_folders
+
+if TYPE_CHECKING:
+    from fr_ps.tracking.listing import RunSummary
+
+_TABLE_WIDTH, _REASON_WIDTH, _SHORT_ID = 100, 23, 8
+_INTERRUPTED = "interrupted"
 
 
 def _add_runs_arguments(runs: Parser) -> None:
     runs.description = "List the runs of this folder, with their true status and their undelivered events."
+    runs.add_argument(
+        "--end", type=str, default=None, help="MLflow id of a run that mlflow run left open without a command: set it to KILLED"
+    )
 
 
 def _add_sync_arguments(sync: Parser) -> None:
@@ -24,27 +36,71 @@ def _add_sync_arguments(sync: Parser) -> None:
 
 
 def _runs(arguments: Namespace) -> None:
-    from tabulate import tabulate
-
     from fr_ps.tracking.sync import sync_interrupted
 
+    if arguments.end:
+        _end(arguments.end)
+        return
     runs = sync_interrupted(RUNS_FOLDER)
+    print(_table(runs) if runs else f"no runs under {RUNS_FOLDER.resolve()}")
+    notes = [f"{one.id}  {one.status} ({one.note})" for one in runs if one.note not in ("", _INTERRUPTED)]
+    pending = {one.id: one.pending_events for one in runs if one.pending_events}
+    notes += [f"{run}  {count} events undelivered" for run, count in pending.items()]
+    if notes:
+        print("\n" + "\n".join(notes))
+    if pending:
+        print("\nundelivered: events that are not in MLflow yet; deliver them with: fr-ps sync")
+    _print_unattended()
+
+
+def _table(runs: "Sequence[RunSummary]") -> str:
+    """The table of the runs, whose names are shortened to fit in a terminal."""
+    from tabulate import tabulate
+
     rows = [
         {
             "run": one.id,
-            "MLflow run": one.mlflow_id or "-",
-            "name": one.name,
+            "MLflow": (one.mlflow_id or "-")[:_SHORT_ID],
+            "name": "",
             "kind": one.kind,
-            "status": f"{one.status} ({one.note})" if one.note else one.status,
-            "epoch": one.epoch or "",
-            "started": one.started,
-            "undelivered": one.pending_events or "",
+            "status": f"{one.status} ({one.note})" if one.note == _INTERRUPTED else one.status,
+            "epoch": str(one.epoch or ""),
+            "val\nAUC": _format(one.validation_auc),
+            "test\nAUC": _format(one.test_auc),
         }
         for one in runs
     ]
-    print(tabulate(rows, headers="keys", disable_numparse=True) if rows else f"no runs under {RUNS_FOLDER.resolve()}")
-    if any(one.pending_events for one in runs):
-        print("\nundelivered: events that are not in MLflow yet; deliver them with: fr-ps sync")
+    others = max(map(len, tabulate(rows, headers="keys", disable_numparse=True).splitlines())) - len("name")
+    width = max(_SHORT_ID, _TABLE_WIDTH - others)
+    for row, one in zip(rows, runs):
+        row["name"] = one.name if len(one.name) <= width else f"{one.name[: width - 3]}..."
+    return tabulate(rows, headers="keys", disable_numparse=True)
+
+
+def _format(auc: float | None) -> str:
+    return "" if auc is None else f"{auc:.4f}"
+
+
+def _print_unattended() -> None:
+    """Print the runs that `mlflow run` left open without a command of fr-ps."""
+    from fr_ps.errors import one_line
+    from fr_ps.tracking.unattended import unattended_runs
+
+    try:
+        found = unattended_runs()
+    except Exception as error:  # the table above is complete without MLflow
+        print(f"\nMLflow does not answer ({one_line(error, 120)}); it may have runs that mlflow run left open")
+        return
+    if found:
+        print("\nopened by mlflow run, RUNNING in MLflow, and without a process of fr-ps (no conda? add --env-manager local):")
+    for one in found:
+        print(f"{one.id}  {one.entry_point}, {one.started}; end it with: fr-ps runs --end {one.id[:_SHORT_ID]}")
+
+
+def _end(run: str) -> None:
+    from fr_ps.tracking.unattended import end_unattended_run
+
+    print(f"ended with the status KILLED: {end_unattended_run(run)}")
 
 
 def _sync(arguments: Namespace) -> None:
@@ -53,7 +109,7 @@ def _sync(arguments: Namespace) -> None:
     from fr_ps.progress import progress
     from fr_ps.tracking.sync import find_lost_run, move_to_store, pending_runs, sync
 
-    only = find_run(arguments.run, RUNS_FOLDER) if arguments.run else None
+    only = find_named_run(arguments.run, RUNS_FOLDER) if arguments.run else None
     if arguments.run and only is None:
         raise InputError(f"--run {arguments.run}: no such run under {RUNS_FOLDER.resolve()}; fr-ps runs lists all runs")
     not_moved = move_to_store([only] if only else run_folders(RUNS_FOLDER), arguments.store) if arguments.store else []
@@ -67,7 +123,12 @@ def _sync(arguments: Namespace) -> None:
         results = not_moved + sync(list(events), advance)
     rows = [[one.id, one.mlflow_id or "-", one.sent, one.remaining, one.reason] for one in results]
     headers = ["run", "MLflow run", "sent", "undelivered", "reason"]
-    print(tabulate(rows, headers=headers, disable_numparse=True) if rows else "All events of all runs are delivered.")
+    widths = [None, None, None, None, _REASON_WIDTH]
+    print(
+        tabulate(rows, headers=headers, disable_numparse=True, maxcolwidths=widths)
+        if rows
+        else "All events of all runs are delivered."
+    )
     for one in results:
         if one.note:
             print(one.note)

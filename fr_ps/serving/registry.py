@@ -19,8 +19,8 @@ from fr_ps.models.folder import load_model, weights_digest
 from fr_ps.redaction import redact, redact_tree
 from fr_ps.serving.mlflow_model import WEIGHTS_TAG, log_model
 from fr_ps.tracking.mlflow_sink import display_uri, uses_current_store
-from fr_ps.tracking.resolve import REGISTRY_PREFIX, resolve_model
-from fr_ps.tracking.run_folder import BEST_CHECKPOINT, CONFIG_FILE, MODEL_CARD_FILE, RUNS_FOLDER, find_run, read_run_info
+from fr_ps.tracking.resolve import REGISTRY_PREFIX, complete_mlflow_id, resolve_model
+from fr_ps.tracking.run_folder import BEST_CHECKPOINT, CONFIG_FILE, MODEL_CARD_FILE, RUNS_FOLDER, find_named_run, read_run_info
 from fr_ps.tracking.uris import redacted_uri, registry_client, retried_requests, tracking_uri
 
 CHAMPION = "champion"
@@ -53,7 +53,7 @@ def register(
     The version refers to the model that the run logged to MLflow. If the run ended before that, the model is logged now.
 
     Args:
-        run: id of the run, ours or MLflow's.
+        run: id of the run, ours or MLflow's, or its beginning.
         name: name of the registered model, which is created if it is missing.
         tags: tags of the version, in addition to those that describe the model.
         description: description of the version; empty: the model card.
@@ -179,9 +179,9 @@ def set_tags(version: ModelVersion, tags: dict[str, str]) -> None:
 
 
 def _mlflow_run_id(run: str, runs: Path) -> str:
-    folder = find_run(run, runs)
+    folder = find_named_run(run, runs)
     if folder is None:
-        return run
+        return complete_mlflow_id(run)
     info = read_run_info(folder)
     if info.mlflow_id is None:
         raise InputError(f"{run}: this run is not in MLflow yet; deliver it with fr-ps sync, then register it")

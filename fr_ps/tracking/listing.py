@@ -2,7 +2,7 @@
 
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -10,10 +10,12 @@ from fr_ps.errors import InputError
 from fr_ps.tracking.delivery import DeliveryQueue
 from fr_ps.tracking.journal import JOURNAL_FILE, read_events
 from fr_ps.tracking.run import Run, is_epoch_metric
-from fr_ps.tracking.run_folder import CONFIG_FILE, find_run, read_run_info, run_folders
+from fr_ps.tracking.run_folder import CONFIG_FILE, find_named_run, read_run_info, run_folders
 from fr_ps.tracking.run_lock import is_locked, run_lock
 
 INTERRUPTED_TAG = "fr_ps.interrupted"
+BEST_EPOCH_TAG = "fr_ps.best_epoch"
+_VALIDATION_AUC, _TEST_AUC = "val/identity/auc", "test/identity/auc"
 _OPEN_STATUSES = ("RUNNING", "")
 """Statuses that are not final; empty: none is logged yet."""
 
@@ -31,6 +33,8 @@ class RunSummary:
         status: RUNNING, FINISHED, FAILED or KILLED; `?` if unknown.
         note: details of the status.
         epoch: the last epoch with metrics; 0 for none.
+        validation_auc: identity AUC on validation at the best epoch, or the highest so far; None without one.
+        test_auc: identity AUC on test; None without one.
         started: date and time of the start.
         pending_events: number of undelivered events.
         error: why the folder cannot be read; empty if it can.
@@ -44,6 +48,8 @@ class RunSummary:
     status: str = "?"
     note: str = ""
     epoch: int = 0
+    validation_auc: float | None = None
+    test_auc: float | None = None
     started: str = ""
     pending_events: int = 0
     error: str = ""
@@ -57,7 +63,15 @@ class _JournalSummary:
     interrupted: bool = False
     kind: str = ""
     epoch: int = 0
+    best_epoch: int = 0
+    validation_aucs: dict[int, float] = field(default_factory=dict)
+    test_auc: float | None = None
     pending_events: int = 0
+
+    @property
+    def validation_auc(self) -> float | None:
+        """At the best epoch, or the highest before the end of the training."""
+        return self.validation_aucs.get(self.best_epoch, max(self.validation_aucs.values(), default=None))
 
 
 def list_runs(runs: Path) -> list[RunSummary]:
@@ -104,7 +118,8 @@ def find_resumable_run(run: str, runs: Path) -> Path:
     """The folder under `runs` of the training to resume.
 
     Args:
-        run: id of the training, ours or MLflow's; empty: the last training that is neither finished nor running.
+        run: id of the training, ours or MLflow's, or its beginning; empty: the last training that had begun (whose data and
+            settings were logged) and is neither finished nor running.
         runs: folder of the runs.
 
     Raises:
@@ -115,10 +130,12 @@ def find_resumable_run(run: str, runs: Path) -> Path:
         for folder in trainings:
             with suppress(InputError):  # damage of another run
                 is_trial = bool(read_run_info(folder).parent)  # only its study resumes a trial
-                if not is_trial and last_status(folder) not in ("FINISHED", "") and not is_locked(folder):
+                journal = _read_journal(folder)
+                has_begun = journal.kind == "train" and journal.status not in ("FINISHED", "")
+                if has_begun and not is_trial and not is_locked(folder):
                     return folder
         raise InputError(f"--resume: no training under {runs.resolve()} was interrupted; fr-ps runs lists all runs")
-    found = find_run(run, runs)
+    found = find_named_run(run, runs)
     if found is None:
         raise InputError(f"--resume {run}: no such run under {runs.resolve()}; fr-ps runs lists all runs")
     if not (found / CONFIG_FILE).is_file():
@@ -143,8 +160,13 @@ def _read_journal(folder: Path, delivered_bytes: int = 0) -> _JournalSummary:
         elif event.kind == "tags":
             found.kind = event.data.get("fr_ps.kind", found.kind)
             found.interrupted |= INTERRUPTED_TAG in event.data
+            found.best_epoch = int(event.data.get(BEST_EPOCH_TAG, found.best_epoch))
         elif event.kind == "metrics" and any(map(is_epoch_metric, event.data["values"])):
-            found.epoch = max(found.epoch, event.data["step"])
+            step, values = event.data["step"], event.data["values"]
+            found.epoch = max(found.epoch, step)
+            found.test_auc = values.get(_TEST_AUC, found.test_auc)
+            if _VALIDATION_AUC in values:
+                found.validation_aucs.setdefault(step, values[_VALIDATION_AUC])
     return found
 
 
@@ -172,6 +194,8 @@ def _summarize(folder: Path) -> RunSummary:
         status=status,
         note=note,
         epoch=journal.epoch,
+        validation_auc=journal.validation_auc,
+        test_auc=journal.test_auc,
         started=f"{datetime.fromtimestamp(info.begun / 1000):%Y-%m-%d %H:%M}" if info.begun else "",
         pending_events=journal.pending_events,
     )

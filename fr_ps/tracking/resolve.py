@@ -2,17 +2,20 @@
 
 import os
 from pathlib import Path
+from string import hexdigits
 from typing import TYPE_CHECKING
 
 from fr_ps.errors import InputError, one_line
 from fr_ps.files import is_file
 from fr_ps.models.folder import INFO_FILE, check_no_external_links
 from fr_ps.redaction import redact
-from fr_ps.tracking.run_folder import BEST_CHECKPOINT, RUNS_FOLDER, find_run
+from fr_ps.tracking.run_folder import BEST_CHECKPOINT, MIN_PREFIX, RUNS_FOLDER, find_named_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_ID_LENGTH = 32
+"""Characters of an MLflow run id."""
 REGISTRY_PREFIX = "models:/"
 """Prefix of registered models: `models:/NAME/VERSION` or `models:/NAME@ALIAS`."""
 
@@ -21,7 +24,8 @@ def resolve_model(model: str, runs: Path = RUNS_FOLDER) -> Path:
     """The model folder for the argument MODEL.
 
     - A model folder: itself.
-    - A run (its folder, our id, or MLflow's): its best checkpoint, downloaded from MLflow if `runs` does not have the run.
+    - A run (its folder, our id, or MLflow's, or the beginning of an id): its best checkpoint, downloaded from MLflow if `runs`
+      does not have the run.
     - A version of a registered model: the model folder among its files, which are downloaded.
 
     Raises:
@@ -39,7 +43,7 @@ def _resolve(model: str, runs: Path) -> Path:
         for folder in (given, given / BEST_CHECKPOINT):
             if is_file(folder / INFO_FILE):
                 return folder
-        local = find_run(model, runs)
+        local = find_named_run(model, runs)
         if local is not None:
             if not is_file(local / BEST_CHECKPOINT / INFO_FILE):
                 raise InputError(f"run {model} has no {BEST_CHECKPOINT} in {local}; it ended before its first checkpoint")
@@ -61,10 +65,31 @@ def _download_best(run: str, runs: Path) -> Path:
         raise missing
     try:
         return Path(
-            mlflow.artifacts.download_artifacts(run_id=run, artifact_path=str(BEST_CHECKPOINT), tracking_uri=tracking_uri())
+            mlflow.artifacts.download_artifacts(
+                run_id=complete_mlflow_id(run), artifact_path=str(BEST_CHECKPOINT), tracking_uri=tracking_uri()
+            )
         )
     except (MlflowException, OSError):
         raise missing from None
+
+
+def complete_mlflow_id(run: str) -> str:
+    """The MLflow id that begins with `run`.
+
+    Raises:
+        InputError: several ids begin so.
+        MlflowException: the store rejects the request.
+    """
+    if not MIN_PREFIX <= len(run) < _ID_LENGTH or not set(run) <= set(hexdigits):
+        return run
+    from fr_ps.tracking.uris import registry_client
+
+    client = registry_client()
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    found = [one.info.run_id for one in client.search_runs(experiments, f"attributes.run_id LIKE '{run}%'", max_results=2)]
+    if len(found) > 1:
+        raise InputError(f"{run}: several MLflow runs begin so, as {found[0]} and {found[1]}; give more characters of the id")
+    return found[0] if found else run
 
 
 def _download_version(model: str) -> Path:

@@ -27,6 +27,8 @@ MODEL_FOLDER = "model"
 """Name of the model folder inside a checkpoint to resume from."""
 MODEL_CARD_FILE = "README.md"
 """The model card, in a model folder."""
+MIN_PREFIX = 4
+"""Fewest characters that may stand for a run id."""
 DEFAULT_EXPERIMENT = "fr-ps"
 PARENT_TAG = "mlflow.parentRunId"
 
@@ -142,6 +144,28 @@ def find_run(run: str, runs: Path) -> Path | None:
             if run in (info.mlflow_id, *info.earlier_ids):
                 return folder
     return None
+
+
+def find_named_run(run: str, runs: Path) -> Path | None:
+    """As `find_run`, also by the beginning of an id, with `MIN_PREFIX` characters or more.
+
+    Raises:
+        InputError: several ids begin so.
+    """
+    found = find_run(run, runs)
+    if found or len(run) < MIN_PREFIX or "/" in run:
+        return found
+    matches = []
+    for folder in run_folders(runs):
+        with suppress(InputError):  # damage of another run
+            info = read_run_info(folder)
+            if any(one and one.startswith(run) for one in (folder.name, info.mlflow_id, *info.earlier_ids)):
+                matches.append(folder)
+    if len(matches) > 1:
+        raise InputError(
+            f"{run}: {len(matches)} runs begin so, as {matches[-2].name} and {matches[-1].name}; give more characters of the id"
+        )
+    return matches[0] if matches else None
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

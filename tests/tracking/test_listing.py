@@ -76,6 +76,20 @@ def test_a_run_with_a_final_status_is_listed_and_unchanged(status):
     assert last_status(folder) == status
 
 
+def test_the_auc_on_validation_is_that_of_the_best_epoch():
+    def log(run: Run) -> None:
+        for epoch, auc in enumerate((0.7, 0.9, 0.8), start=1):
+            run.log_metrics({"val/identity/auc": auc}, epoch)
+
+    folder = ended_run("one", log)
+    assert (only().validation_auc, only().test_auc) == (0.9, None)
+    run = Run(folder)
+    run.log_metrics({"test/identity/auc": 0.75}, 3)
+    run.set_tags({"fr_ps.best_epoch": "3"})  # chosen by another metric
+    run.journal.close()
+    assert (only().validation_auc, only().test_auc) == (0.8, 0.75)
+
+
 def test_a_killed_run_is_interrupted_and_a_living_one_running(start):
     alive, dead = start(TRAINING, "alive"), start(TRAINING, "dead")
     for process in (alive, dead):
@@ -201,22 +215,30 @@ def test_the_command_lists_the_runs_and_delivers_the_status_of_interrupted_ones(
     replace(info, tracking_uri=servers.refusing()).write(RUNS / name)
     assert main(["runs"]) == 0
     printed = capsys.readouterr().out
-    assert re.search(rf"{name} +- +a name +KILLED \(interrupted\) .* 3\n", printed)
+    assert re.search(rf"{name} +- +a name +KILLED \(interrupted\)", printed)
+    assert f"{name}  3 events undelivered" in printed
     assert "fr-ps sync" in printed
     info.write(RUNS / name)
     assert main(["runs"]) == 0
     printed = capsys.readouterr().out
     assert "fr-ps sync" not in printed
-    (found,) = re.findall(rf"{name} +([0-9a-f]{{32}}) +a name +KILLED \(interrupted\)", printed)
-    assert store.get_run(found).info.status == "KILLED"
+    mlflow_id = read_run_info(RUNS / name).mlflow_id
+    assert re.search(rf"{name} +{mlflow_id[:8]} +a name +KILLED \(interrupted\)", printed)
+    assert store.get_run(mlflow_id).info.status == "KILLED"
+
+
+def begun(status: str) -> Callable[[Run], object]:
+    """Events of a training that had begun."""
+    return lambda run: (run.set_tags({"fr_ps.kind": "train"}), run.set_status(status))
 
 
 def test_resume_without_an_id_finds_the_last_interrupted_training(rejected):
     for name, status in (("1", "KILLED"), ("2", "FAILED"), ("3", "RUNNING"), ("4", "FINISHED")):
-        (ended_run(name, lambda run, status=status: run.set_status(status)) / CONFIG_FILE).write_text("")
+        (ended_run(name, begun(status)) / CONFIG_FILE).write_text("")
     ended_run("5", lambda run: run.set_status("KILLED"))  # no training
-    part = ended_run("6", lambda run: run.set_status("KILLED"))  # of a study, which resumes it
+    part = ended_run("6", begun("KILLED"))  # of a study, which resumes it
     (part / CONFIG_FILE).write_text("")
+    (ended_run("8", lambda run: run.set_status("FAILED")) / CONFIG_FILE).write_text("")  # had not begun
     new_run_info("6", "trial", ParentRun("abc", "1")).write(part)
     assert find_resumable_run("", RUNS) == RUNS / "3"
     with run_lock(RUNS / "3"):
@@ -235,7 +257,7 @@ def test_resume_without_an_id_finds_the_last_interrupted_training(rejected):
 def test_one_unreadable_file_hides_no_other_run(store, capsys, damage, name):
     ended_run("one", lambda run: run.set_status("KILLED"))
     for other in ("one", "two"):
-        (ended_run(other, lambda run: run.set_status("KILLED")) / CONFIG_FILE).write_text("")
+        (ended_run(other, begun("KILLED")) / CONFIG_FILE).write_text("")
     file = RUNS / "two" / name
     file.unlink()
     if damage == "folder":
