@@ -55,6 +55,12 @@ def test_train_prints_a_table_and_last_the_id_of_a_finished_run(here, prepared, 
         "checkpoints/best/model.safetensors"
     }
     assert any(line.startswith("identity/auc") for line in printed)
+    assert printed[-2] == f"run id: {printed[-1]}"
+    assert main(["runs"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    for name in ("val/identity/auc", "test/identity/auc"):
+        assert f" {run.data.metrics[name]:.4f}" in listed[-1]
+    assert max(map(len, listed)) <= 100
 
 
 def test_evaluate_gives_the_test_metrics_of_the_training(here, prepared, capsys):
@@ -144,7 +150,7 @@ def test_photoface_captures_train_a_model_with_default_settings(here, capsys):
     printed = capsys.readouterr().out
     assert "18 sessions of 6 subjects, raw labels" in printed
     assert "quality_residual" in printed
-    assert Path("contact_sheet.png").is_file()
+    assert Path("set/contact_sheet.png").is_file()
     assert main(["data", "check", "--data.root=set"]) == 0
     assert main(["data", "split", "--data.root=set", *PARTS]) == 0
     assert Path("split.csv").read_text().count("\n") == 19
@@ -180,11 +186,23 @@ def test_bad_input_prints_only_the_error(here, prepared, command_error):
     assert "device" in command_error("train", f"--data.root={prepared}", "--device=mps", *PARTS)
 
 
-def test_a_training_with_bad_settings_is_a_failed_run(here, prepared, command_error):
-    command_error("train", f"--data.root={prepared}", "--data.test_people=1", "--data.val_people=1", *TINY)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--data.root=nowhere"],
+        ["--device=mps"],
+        ["--data.test_people=1", "--data.val_people=1"],
+        ["--model.backbone=timm:test_resnett"],
+        ["--model.weights=missing.safetensors"],
+        ["--train.select=val/identity/aucc"],
+    ],
+    ids=str,
+)
+def test_a_training_that_cannot_begin_leaves_no_run(here, prepared, command_error, wrong):
+    command_error("train", f"--data.root={prepared}", *TINY, *PARTS, *wrong)
+    assert not Path("runs").exists()
     client = MlflowClient()
-    (run,) = client.search_runs([client.get_experiment_by_name("fr-ps").experiment_id])
-    assert run.info.status == "FAILED"
+    assert not client.search_runs([one.experiment_id for one in client.search_experiments()])
 
 
 def test_a_training_without_a_server_is_delivered_by_sync(here, prepared, capsys, monkeypatch, command_error):

@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from fr_ps.config import Config, ModelConfig, flatten_dict, from_dict, to_dict, with_settings
-from fr_ps.config.dependencies import CONDITIONS, get_setting, inactive_settings, unmet_condition
+from fr_ps.config.dependencies import (
+    CONDITIONS,
+    check_trains_selected_metric,
+    get_setting,
+    inactive_settings,
+    unmet_condition,
+)
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.losses import build_losses
 from fr_ps.models import build_network
@@ -150,6 +156,18 @@ def test_branches_have_an_identity_loss_of_their_own_unless_all_are_frozen() -> 
     assert unmet_condition(with_settings(Config(), settings), "loss.branches") is not None
     for change in ({"fusion.frozen": False}, {"fusion.branches": {"albedo": "r1"}}, {"fusion.joint": "also"}):
         assert unmet_condition(with_settings(Config(), settings | change), "loss.branches") is None
+
+
+def test_epochs_that_cannot_improve_the_selected_metric_are_rejected(rejected) -> None:
+    """A fusion without weights of frozen branches."""
+    frozen = {"fusion.branches": {"albedo": "r1", "normal": "r2"}, "fusion.frozen": True, "train.epochs": 30} | BOTH
+    for fusion in ("concat", "score"):
+        config = with_settings(Config(), frozen | {"fusion.name": fusion})
+        with rejected(f"fusion.name {fusion}", "train.select val/identity/auc", "train.epochs 1"):
+            check_trains_selected_metric(config)
+        for change in ({"fusion.name": "fc"}, {"fusion.frozen": False}, {"train.epochs": 1}, {"train.select": "val/gender/auc"}):
+            check_trains_selected_metric(with_settings(config, change))
+        check_trains_selected_metric(with_settings(config, {"fusion.branches": {"albedo": "r1"}}))
 
 
 def test_changed_settings_without_effect_are_found() -> None:

@@ -1,5 +1,6 @@
 """The commands `evaluate` and `compare`."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse import ArgumentParser, Namespace
 
 from fr_ps.arguments import Command, Parser, add_batch_flag, add_device_flag, add_model_flag, add_overwrite_flag, add_switch
+from fr_ps.commands.output import echo_loading, echo_model, echo_run_id
 from fr_ps.errors import InputError
 from fr_ps.progress import echo
 from fr_ps.tracking.run_folder import RUNS_FOLDER
@@ -58,64 +60,95 @@ def _add_compare_arguments(compare: Parser) -> None:
 
 
 def _evaluate(arguments: Namespace) -> None:
+    if arguments.baselines_data and not arguments.baselines:
+        raise InputError("--baselines-data needs --baselines; without it nothing is fitted on that data set")
+    echo_loading(f"PyTorch and MLflow, then {arguments.model} and {arguments.data}")
     from fr_ps.device import pick_device
     from fr_ps.evaluation.evaluate_model import evaluate_model
     from fr_ps.evaluation.report import terminal_table
     from fr_ps.tracking.lifecycle import start_run
     from fr_ps.tracking.resolve import resolve_model
 
-    if arguments.baselines_data and not arguments.baselines:
-        raise InputError("--baselines-data needs --baselines; without it nothing is fitted on that data set")
     folder = resolve_model(arguments.model)
     out = Path(arguments.out)
     inputs = {"--model": folder, "--data": arguments.data, "--pairs": arguments.pairs}
     check_report_folder(out, inputs | {"--baselines-data": arguments.baselines_data}, arguments.overwrite)
+    options = replace(
+        _make_options(arguments),
+        baselines=arguments.baselines,
+        baselines_data=Path(arguments.baselines_data) if arguments.baselines_data else None,
+        jitter=arguments.jitter,
+    )
+    device = pick_device(arguments.device)
+    echo_model("model", arguments.model, folder)
+    _check_inputs([folder], Path(arguments.data), options)
     with start_run(f"evaluate-{Path(arguments.data).name}", RUNS_FOLDER) as run:
         summary = evaluate_model(
             folder,
             Path(arguments.data),
             out,
             run,
-            options=replace(
-                _make_options(arguments),
-                baselines=arguments.baselines,
-                baselines_data=Path(arguments.baselines_data) if arguments.baselines_data else None,
-                jitter=arguments.jitter,
-            ),
-            device=pick_device(arguments.device),
+            options=options,
+            device=device,
             batch=arguments.batch,
         )
         echo("\n" + terminal_table(summary.metrics, summary.tables))
         echo("\n".join(["", *summary.notes, f"report: {out / 'report.html'}"]))
-    echo(run.display_id)
+    echo_run_id(run.display_id)
 
 
 def _compare(arguments: Namespace) -> None:
+    if len(arguments.model) != 2:
+        raise InputError(f"--model given {len(arguments.model)} times; expected twice, for A and B")
+    echo_loading(f"PyTorch and MLflow, then {' and '.join(arguments.model)}")
     from fr_ps.device import pick_device
     from fr_ps.evaluation.compare_models import compare_models
     from fr_ps.report.table import table_text
     from fr_ps.tracking.lifecycle import start_run
     from fr_ps.tracking.resolve import resolve_model
 
-    if len(arguments.model) != 2:
-        raise InputError(f"--model given {len(arguments.model)} times; expected twice, for A and B")
     first, second = folders = [resolve_model(model) for model in arguments.model]
     out = Path(arguments.out)
     inputs = {"--model": first, "--model (B)": second, "--data": arguments.data, "--pairs": arguments.pairs}
     check_report_folder(out, inputs, arguments.overwrite)
+    options, device = _make_options(arguments), pick_device(arguments.device)
+    for label, model, folder in zip("AB", arguments.model, folders):
+        echo_model(label, model, folder)
+    _check_inputs(folders, Path(arguments.data), options)
     with start_run(f"compare-{Path(arguments.data).name}", RUNS_FOLDER) as run:
         comparison = compare_models(
             folders,
             Path(arguments.data),
             out,
             run,
-            options=_make_options(arguments),
-            device=pick_device(arguments.device),
+            options=options,
+            device=device,
             batch=arguments.batch,
         )
         echo("".join(f"\n{table_text(table)}\n" for table in comparison.tables))
         echo("\n".join([*comparison.notes, f"report: {out / 'report.html'}"]))
-    echo(run.display_id)
+    echo_run_id(run.display_id)
+
+
+def _check_inputs(models: Sequence[Path], data: Path, options: "EvaluationOptions") -> None:
+    """Open the inputs of an evaluation, whose errors then leave no run; the maps are packed in the cache, once.
+
+    Raises:
+        InputError: the data, the part, the pairs or the data of the baselines cannot be used.
+    """
+    from fr_ps.evaluation.baseline_data import open_baseline_data
+    from fr_ps.evaluation.evaluate_model import open_model_dataset, split_rows
+    from fr_ps.evaluation.pairwise.pair_list import read_pairs
+    from fr_ps.models.folder import read_info
+
+    for model in models:
+        info = read_info(model)
+        dataset = open_model_dataset(info, data)
+        labels = dataset.labels.subset(split_rows(dataset, models[0], options.part))
+        if options.pairs:
+            read_pairs(options.pairs, labels)
+        if options.baselines:
+            open_baseline_data(info, model, dataset, options.baselines_data)
 
 
 def check_report_folder(out: Path, inputs: "Inputs", overwrite: bool) -> None:

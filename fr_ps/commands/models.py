@@ -5,6 +5,7 @@ from typing import Literal
 from jsonargparse import Namespace
 
 from fr_ps.arguments import Command, ImageSize, Parser
+from fr_ps.commands.output import echo_loading
 from fr_ps.config import BACKBONES, ModelConfig
 
 
@@ -18,6 +19,7 @@ def _add_models_arguments(models: Parser) -> None:
 
 
 def _models(arguments: Namespace) -> None:
+    echo_loading("PyTorch and timm")
     from tabulate import tabulate
 
     from fr_ps.device import pick_device

@@ -1,5 +1,6 @@
 """The command `predict` and the gallery commands `enroll`, `identify`, `verify` and `forget`."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,7 @@ from fr_ps.arguments import (
     add_overwrite_flag,
     add_shard_flags,
 )
+from fr_ps.commands.output import echo_loading, echo_model
 from fr_ps.config import CaptureLayout
 from fr_ps.errors import InputError
 from fr_ps.progress import echo, progress
@@ -77,6 +79,7 @@ def _add_forget_arguments(forget: Parser) -> None:
 
 
 def _predict(arguments: Namespace) -> None:
+    _check_and_announce(arguments)
     from fr_ps.serving.prediction_shards import remove_shards
     from fr_ps.serving.results import PREDICTIONS, check_suffix, prediction_table, write_table
 
@@ -129,6 +132,7 @@ def _shard_settings(arguments: Namespace) -> dict[str, Any]:
 
 
 def _enroll(arguments: Namespace) -> None:
+    _check_and_announce(arguments)
     from fr_ps.serving.enrolment import check_empty, enroll
     from fr_ps.serving.gallery import INFO_FILE, read_gallery
 
@@ -148,6 +152,7 @@ def _enroll(arguments: Namespace) -> None:
 
 
 def _identify(arguments: Namespace) -> None:
+    _check_and_announce(arguments)
     from fr_ps.serving.results import identification_rows, identification_summary
 
     gallery, recognizer, threshold = _open_gallery(arguments)
@@ -160,6 +165,7 @@ def _identify(arguments: Namespace) -> None:
 
 
 def _verify(arguments: Namespace) -> None:
+    _check_and_announce(arguments)
     from fr_ps.serving.results import verification_rows
 
     gallery, recognizer, threshold = _open_gallery(arguments)
@@ -176,10 +182,17 @@ def _verify(arguments: Namespace) -> None:
 
 def _forget(arguments: Namespace) -> None:
     from fr_ps.serving.enrolment import forget
+    from fr_ps.serving.gallery import read_gallery
 
+    folder, person = Path(arguments.gallery), to_nfc(arguments.person)
     session = None if arguments.session is None else to_nfc(arguments.session)
-    removed = forget(Path(arguments.gallery), to_nfc(arguments.person), session)
-    echo(f"removed {removed} sessions of {arguments.person} from {arguments.gallery}")
+    names = []
+    with suppress(InputError):  # `forget` reports it
+        table = read_gallery(folder).table
+        names = [name for name in table["session"][table["id"] == person] if session in (None, name)]
+    removed = forget(folder, person, session)
+    listed = ", ".join(names[:_MAX_ROWS]) + (", ..." if len(names) > _MAX_ROWS else "")
+    echo(f"removed {removed} sessions of {person} from {arguments.gallery}: {listed}")
 
 
 def _add_inference_arguments(parser: ArgumentParser) -> None:
@@ -210,12 +223,18 @@ def _add_threshold_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--threshold", type=Cosine, default=None, help="cosine threshold, instead of --fmr")
 
 
+def _check_and_announce(arguments: Namespace) -> None:
+    """Check the flags of the input, and print what is loaded."""
+    if bool(arguments.data) == bool(arguments.captures):
+        raise InputError("expected either --data or --captures: a prepared data set, or raw captures")
+    echo_loading(f"PyTorch, then {arguments.model}")
+
+
 def _load_recognizer(arguments: Namespace) -> "Recognizer":
     from fr_ps.serving.recognizer import load_recognizer
 
-    if bool(arguments.data) == bool(arguments.captures):
-        raise InputError("expected either --data or --captures: a prepared data set, or raw captures")
     recognizer = load_recognizer(arguments.model, arguments.device, arguments.engine)
+    echo_model("model", arguments.model, recognizer.folder)
     if recognizer.onnx:
         echo(recognizer.onnx.summary())
     return recognizer

@@ -1,5 +1,6 @@
 """The commands `register`, `promote` and `export`."""
 
+import sys
 from pathlib import Path
 
 from jsonargparse import Namespace
@@ -15,6 +16,7 @@ from fr_ps.arguments import (
     add_switch,
 )
 from fr_ps.commands.evaluate import check_report_folder
+from fr_ps.commands.output import echo_loading, echo_model, echo_run_id
 from fr_ps.errors import InputError
 from fr_ps.progress import echo
 from fr_ps.tracking.run_folder import RUNS_FOLDER
@@ -54,6 +56,7 @@ def _add_export_arguments(export: Parser) -> None:
 
 
 def _register(arguments: Namespace) -> None:
+    echo_loading("PyTorch and MLflow", stream=sys.stderr)  # the result, on standard output, is one line
     from fr_ps.serving.registry import register
 
     echo(register(arguments.model, arguments.name, arguments.tags, arguments.description).uri)
@@ -63,14 +66,18 @@ def _promote(arguments: Namespace) -> None:
     if arguments.rollback or arguments.demote:
         _rollback_or_demote(arguments)
         return
+    echo_loading(f"PyTorch and MLflow, then {arguments.model}")
     from fr_ps.device import pick_device
     from fr_ps.report.table import table_text
-    from fr_ps.serving.promote import decision_text, promote
+    from fr_ps.serving.promote import check_promotion, decision_text, promote
     from fr_ps.serving.registry import parse_version
     from fr_ps.tracking.lifecycle import start_run
 
     parse_version(arguments.model)  # before a run is started
     check_report_folder(Path(arguments.out), {"--data": arguments.data}, arguments.overwrite)
+    device = pick_device(arguments.device)
+    for label, (version, folder) in check_promotion(arguments.model, arguments.data).items():
+        echo_model(label, version.uri, folder)
     with start_run(f"promote-{arguments.model}", RUNS_FOLDER) as run:
         decision = promote(
             arguments.model,
@@ -79,7 +86,7 @@ def _promote(arguments: Namespace) -> None:
             data=arguments.data,
             limit=arguments.limit,
             dry_run=arguments.dry_run,
-            device=pick_device(arguments.device),
+            device=device,
             batch=arguments.batch,
         )
         if decision.tables and decision.previous:
@@ -87,10 +94,11 @@ def _promote(arguments: Namespace) -> None:
         for table in decision.tables:
             echo(table_text(table) + "\n")
         echo("\n".join([decision_text(decision, arguments.dry_run), *decision.reasons]))
-    echo(run.display_id)
+    echo_run_id(run.display_id)
 
 
 def _rollback_or_demote(arguments: Namespace) -> None:
+    echo_loading("PyTorch and MLflow")
     from fr_ps.serving.registry import demote, roll_back
 
     if arguments.rollback and arguments.demote:
@@ -106,6 +114,7 @@ def _rollback_or_demote(arguments: Namespace) -> None:
 
 
 def _export(arguments: Namespace) -> None:
+    echo_loading(f"PyTorch, then {arguments.model}")
     from tabulate import tabulate
 
     from fr_ps.serving.export import export

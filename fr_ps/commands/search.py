@@ -5,8 +5,8 @@ from dataclasses import fields
 from jsonargparse import ActionConfigFile, Namespace
 
 from fr_ps.arguments import Command, Parser, Processes, training_config
+from fr_ps.commands.output import echo_loading, echo_run_id
 from fr_ps.config import Config, SearchConfig
-from fr_ps.progress import echo
 
 
 def _add_search_arguments(search: Parser) -> None:
@@ -23,9 +23,10 @@ def _search(arguments: Namespace) -> None:
     config = SearchConfig(**{field.name: arguments[field.name] for field in fields(SearchConfig)})
     spec = build_study_spec(config, training_config(arguments))
 
+    echo_loading(f"PyTorch, MLflow and Optuna for the study {config.study.name}")
     from fr_ps.search.launcher import run_study  # imports torch; errors of the settings come before that
 
-    echo(run_study(spec, arguments.workers))
+    echo_run_id(run_study(spec, arguments.workers))
 
 
 COMMANDS = {"search": Command(_add_search_arguments, _search)}

@@ -8,6 +8,7 @@ from pathlib import Path
 from jsonargparse import ActionConfigFile, Namespace
 
 from fr_ps.arguments import Command, Parser, Processes, add_switch, training_config
+from fr_ps.commands.output import echo_loading, echo_run_id
 from fr_ps.config import Config
 from fr_ps.errors import InputError
 from fr_ps.progress import echo
@@ -32,7 +33,7 @@ def _add_train_arguments(train: Parser) -> None:
 
 def _train(arguments: Namespace) -> None:
     # First the checks that do not need torch, so that their errors come at once.
-    from fr_ps.config.dependencies import inactive_settings
+    from fr_ps.config.dependencies import check_trains_selected_metric, inactive_settings
     from fr_ps.training.launch import exec_torchrun, started_by_torchrun
     from fr_ps.training.resume import changed_settings
     from fr_ps.training.schedule import check_lowest_rate
@@ -40,12 +41,15 @@ def _train(arguments: Namespace) -> None:
     under_torchrun = started_by_torchrun()
     config = training_config(arguments)
     check_lowest_rate(config.schedule, lr=config.optim.lr)
+    if not arguments.resume:
+        check_trains_selected_metric(config)
     starts_torchrun = (arguments.processes or 1) > 1 and not under_torchrun
     if not starts_torchrun:  # else each process of torchrun prints them
         for setting, condition in inactive_settings(config):
             echo(f"note: {setting} has no effect; it applies only if {condition.text}")
     if arguments.allow_changed and not arguments.resume:
         raise InputError("--allow-changed needs --resume; a new run has no earlier settings")
+    echo_loading(f"PyTorch and MLflow, then the data {config.data.root} for a training of {config.model.backbone}")
     if starts_torchrun:
         exec_torchrun(arguments.processes, sys.argv[1:])
     folder = RUNS_FOLDER / arguments.resume if arguments.resume else None
@@ -58,17 +62,19 @@ def _train(arguments: Namespace) -> None:
         if is_main_process():
             _train_in_main_process(config, arguments, folder, changed)
         else:
-            _train_in_other_process(config, arguments)
+            _train_in_other_process(config, arguments, folder)
 
 
-def _train_in_other_process(config: Config, arguments: Namespace) -> None:
+def _train_in_other_process(config: Config, arguments: Namespace, folder: Path | None) -> None:
     """Train beside the main process, which prints, logs and writes for all."""
     from fr_ps.distributed import from_main_process
     from fr_ps.tracking.silent_run import SilentRun
+    from fr_ps.training.prepare import prepare_training
     from fr_ps.training.train import train
 
+    prepared = prepare_training(config, echo, folder)
     run = SilentRun(RUNS_FOLDER / from_main_process(lambda: ""))
-    train(config, run, echo, allow_changed=arguments.allow_changed)
+    train(config, run, echo, prepared=prepared, allow_changed=arguments.allow_changed)
 
 
 def _train_in_main_process(config: Config, arguments: Namespace, folder: Path | None, changed: Mapping[str, str]) -> None:
@@ -77,10 +83,12 @@ def _train_in_main_process(config: Config, arguments: Namespace, folder: Path | 
     from fr_ps.evaluation.report import terminal_table
     from fr_ps.tracking.lifecycle import resume_run, start_run
     from fr_ps.training.divergence import DivergedError
+    from fr_ps.training.prepare import prepare_training
     from fr_ps.training.setup import default_run_name
     from fr_ps.training.train import train
 
     system_metrics = config.train.system_metrics
+    prepared = prepare_training(config, echo, folder)  # its errors leave no run
     if folder:
         opened = resume_run(folder, system_metrics=system_metrics)
     else:
@@ -88,7 +96,7 @@ def _train_in_main_process(config: Config, arguments: Namespace, folder: Path | 
     with opened as run:
         from_main_process(lambda: run.id)  # received in _train_in_other_process
         try:
-            result = train(config, run, echo, allow_changed=arguments.allow_changed, changed_settings=changed)
+            result = train(config, run, echo, prepared=prepared, allow_changed=arguments.allow_changed, changed_settings=changed)
         except DivergedError as error:
             command = f"fr-ps train --resume {run.id} --allow-changed --optim.lr VALUE"
             raise InputError(f"{error}; continue with another learning rate: {command}") from None
@@ -97,7 +105,7 @@ def _train_in_main_process(config: Config, arguments: Namespace, folder: Path | 
                 echo(f"resume with: fr-ps train --resume {run.id}")
             raise
         echo("\n".join(["", terminal_table(result.metrics), "", *result.warnings, f"run folder: {run.folder}"]))
-    echo(run.display_id)
+    echo_run_id(run.display_id)
 
 
 COMMANDS = {"train": Command(_add_train_arguments, _train)}

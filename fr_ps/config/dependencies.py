@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from fr_ps.config import SYNTHETIC_ROOT, Config, flatten_dict, to_dict
 from fr_ps.config.names import PEELING_ORDER
+from fr_ps.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,24 @@ def inactive_settings(config: Config) -> Iterator[tuple[str, Condition]]:
 def unmet_condition(config: Config, setting: str) -> Condition | None:
     """The first unmet condition of `setting`; None if it has an effect."""
     return next((condition for condition in CONDITIONS.get(setting, ()) if not condition.holds(config)), None)
+
+
+def check_trains_selected_metric(config: Config) -> None:
+    """Reject epochs that cannot improve `train.select`: of a fusion without weights, whose branches are all frozen.
+
+    Raises:
+        InputError: names the settings.
+    """
+    fusion, select = config.fusion, config.train.select
+    has_weights = len(config.branch_names) > 1 and fusion.name in ("fc", "gated")
+    if not fusion.frozen or has_weights or not set(config.branch_names) <= set(fusion.branches) or config.train.epochs == 1:
+        return
+    if _HAS_VALIDATION.holds(config) and select.startswith("val/identity/"):
+        raise InputError(
+            f"fusion.frozen is true with fusion.name {fusion.name}: the identity embedding is fixed but for one factor a branch, "
+            f"and {config.train.epochs} epochs are chosen by train.select {select}; expected fusion.name fc or gated, "
+            "fusion.frozen false, an attribute's metric as train.select, or train.epochs 1"
+        )
 
 
 def get_setting(config: Config, setting: str) -> object:

@@ -93,6 +93,25 @@ def promote(
     return decision
 
 
+def check_promotion(model: str, data: str | None) -> dict[str, tuple[ModelVersion, Path]]:
+    """Check the inputs of `promote`, before a run is opened.
+
+    Returns:
+        `challenger`, and if there is another `champion` that too, with their versions and model folders.
+
+    Raises:
+        InputError: as for `promote`.
+    """
+    challenger = parse_version(model)
+    previous = get_champion(challenger.name)
+    found = {"challenger": (challenger, resolve_model(challenger.uri))}
+    if previous and previous != challenger:
+        folder = resolve_model(previous.uri)
+        _open_champion_dataset(folder, _read_config(folder, previous), data, previous)
+        found["champion"] = (previous, folder)
+    return found
+
+
 def decide(differences: Sequence[Difference], groups: Sequence[Difference], limit: float) -> tuple[bool, tuple[str, ...]]:
     """Whether the challenger becomes the champion, and the reasons. Each difference is the champion minus the challenger."""
     difference = next((row for row in differences if row.name == PROMOTION_METRIC), None)

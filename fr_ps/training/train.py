@@ -1,30 +1,29 @@
 """A training from settings to result: `train`, and its first half `fit`, which the trials of a study call."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from fr_ps.config import Config
-from fr_ps.config.loss import GRADIENT_WEIGHTINGS
-from fr_ps.device import configure_device, pick_precision, process_device
+from fr_ps.device import pick_precision
 from fr_ps.distributed import from_main_process, is_main_process, world_size
-from fr_ps.errors import InputError, OutOfMemoryError
+from fr_ps.errors import OutOfMemoryError
 from fr_ps.losses import build_losses
 from fr_ps.models.network import FaceNetwork
 from fr_ps.models.sync_norm import synchronise_batch_norms
 from fr_ps.tracking.run import Run
-from fr_ps.tracking.run_folder import CONFIG_FILE, list_checkpoints
+from fr_ps.tracking.run_folder import CONFIG_FILE
 from fr_ps.training.batch_loader import BatchLoader
-from fr_ps.training.build_model import build_model, resolve_branch_folders
 from fr_ps.training.checkpoint_manager import CheckpointManager, describe_environment
 from fr_ps.training.divergence import NonFiniteGuard, divergence_warning
 from fr_ps.training.early_stopping import BestTracker
 from fr_ps.training.finalize import TrainResult, finalize, predict_best
 from fr_ps.training.fit_linear import fit_linear_embedding
 from fr_ps.training.optim import ModelEma, build_optimizer
+from fr_ps.training.prepare import PreparedTraining, prepare_training
 from fr_ps.training.schedule import warmup_note
-from fr_ps.training.setup import Echo, TrainingSetup, build_setup, log_setup, write_config
+from fr_ps.training.setup import Echo, TrainingSetup, log_setup, write_config
 from fr_ps.training.train_state import TrainState
 from fr_ps.training.trainer import EpochCallback, Trainer
 
@@ -51,6 +50,7 @@ def train(
     run: Run,
     echo: Echo = print,
     *,
+    prepared: PreparedTraining | None = None,
     allow_changed: bool = False,
     changed_settings: Mapping[str, str] | None = None,
 ) -> TrainResult:
@@ -67,13 +67,14 @@ def train(
         config: the settings.
         run: logs the training; its folder holds checkpoints and report.
         echo: prints a line for the user.
+        prepared: from `prepare_training` with the same settings; None: made here.
         allow_changed: whether a resumed training may have other data or another split.
         changed_settings: the settings that changed since the start of the run, a mapping from name to `before -> now`.
 
     Raises:
         InputError: data or settings that cannot be used, a full disk, or a training that diverged.
     """
-    result = fit(config, run, echo, allow_changed=allow_changed, changed_settings=changed_settings)
+    result = fit(config, run, echo, prepared=prepared, allow_changed=allow_changed, changed_settings=changed_settings)
     if not is_main_process():
         predict_best(run.folder, result.setup, next(result.state.network.parameters()).device)
         return TrainResult(result.state.best_metrics, result.state.best_epoch, result.state.epoch)
@@ -85,6 +86,7 @@ def fit(
     run: Run,
     echo: Echo = print,
     *,
+    prepared: PreparedTraining | None = None,
     on_epoch: EpochCallback | None = None,
     allow_changed: bool = False,
     changed_settings: Mapping[str, str] | None = None,
@@ -95,6 +97,7 @@ def fit(
         config: the settings.
         run: logs the training; its folder holds the checkpoints.
         echo: prints a line for the user.
+        prepared: from `prepare_training` with the same settings; None: made here.
         on_epoch: called after each epoch that this call trains (not for epochs before a resume); an exception ends the training.
         allow_changed: whether a resumed training may have other data or another split.
         changed_settings: the settings that changed since the start of the run, a mapping from name to `before -> now`.
@@ -102,26 +105,12 @@ def fit(
     Raises:
         InputError: data or settings that cannot be used, a full disk, or a training that diverged.
     """
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
-    device = process_device(config.device)
-    precision = pick_precision(config.train.precision, device)
-    if precision == torch.float16 and config.loss.weighting in GRADIENT_WEIGHTINGS:
-        raise InputError(
-            f"train.precision is {config.train.precision}, which is float16 on this GPU; expected float32 with loss.weighting "
-            f"{config.loss.weighting}, whose gradients inside the network are too small for float16"
-        )
-    configure_device(device, precision, deterministic=config.train.deterministic)
-    if (
-        is_main_process() and not (run.folder / CONFIG_FILE).exists()
-    ):  # before the data is opened, so that a run that fails there can be resumed
+    # Before the data is opened, so that a run that fails there can be resumed.
+    if is_main_process() and not (run.folder / CONFIG_FILE).exists():
         write_config(run.folder, config)
-    branch_folders = resolve_branch_folders(config)
-    setup, loader = build_setup(config, branch_folders, run.id, device, echo)
-    torch.manual_seed(config.train.seed)
-    has_checkpoint = from_main_process(lambda: bool(list_checkpoints(run.folder)))
-    network = build_model(config, setup.info, branch_folders, echo, load_initial_weights=not has_checkpoint)
-    if not has_checkpoint:
+    prepared = prepared or prepare_training(config, echo, run.folder)
+    setup, loader, network, device = _with_run_id(prepared.setup, run.id), prepared.loader, prepared.network, prepared.device
+    if not prepared.has_checkpoint:
         if network.linear is not None and is_main_process():
             fit_linear_embedding(network, setup.dataset, setup.split.train, config.augment, config.train.seed)
         network.load_state_dict(from_main_process(network.state_dict))
@@ -154,6 +143,11 @@ def fit(
     if warning:
         run.set_tags({"fr_ps.warning": warning})
     return FitResult(setup, state, trainer.steps_per_epoch, (warning,) if warning else ())
+
+
+def _with_run_id(setup: TrainingSetup, run_id: str) -> TrainingSetup:
+    """The setup with the id of the run's folder in the provenance of its model."""
+    return replace(setup, info=replace(setup.info, provenance=setup.info.provenance | {"run": run_id}))
 
 
 def build_train_state(setup: TrainingSetup, loader: BatchLoader, network: FaceNetwork) -> TrainState:

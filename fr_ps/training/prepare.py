@@ -1,0 +1,97 @@
+"""What a training needs before its run: device, data, split and network. All errors of data and settings are raised here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fr_ps.config import Config
+from fr_ps.config.loss import GRADIENT_WEIGHTINGS
+from fr_ps.device import configure_device, pick_precision, process_device
+from fr_ps.distributed import from_main_process
+from fr_ps.errors import InputError
+from fr_ps.evaluation.evaluate_predictions import validation_metrics
+from fr_ps.models.inference import Predictions
+from fr_ps.models.network import FaceNetwork
+from fr_ps.tracking.run_folder import list_checkpoints
+from fr_ps.training.batch_loader import BatchLoader
+from fr_ps.training.build_model import build_model, resolve_branch_folders
+from fr_ps.training.early_stopping import BestTracker
+from fr_ps.training.setup import TrainingSetup, build_setup
+
+_DRAWN_WIDTH = 16
+"""Dimension of embeddings drawn at random."""
+
+
+@dataclass(frozen=True)
+class PreparedTraining:
+    """A training before its first step.
+
+    Attributes:
+        setup: what is trained on which data; its provenance lacks the id of the run.
+        loader: loader of the training batches.
+        network: the network with its initial weights, on the CPU.
+        device: device of the training.
+        has_checkpoint: whether the run has a checkpoint, whose weights replace the initial ones.
+    """
+
+    setup: TrainingSetup
+    loader: BatchLoader
+    network: FaceNetwork
+    device: torch.device
+    has_checkpoint: bool
+
+
+def prepare_training(config: Config, echo: Callable[[str], None], folder: Path | None = None) -> PreparedTraining:
+    """Open the data, split it and build the network. Neither a run nor a folder is created.
+
+    It sets torch's global options and seeds torch's random numbers, which the steps after it continue.
+
+    Args:
+        config: the settings.
+        echo: prints a line for the user.
+        folder: folder of the run, if it exists; with a checkpoint in it, `model.weights` is not loaded.
+
+    Raises:
+        InputError: device, data, split, branches or weights cannot be used.
+    """
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    device = process_device(config.device)
+    precision = pick_precision(config.train.precision, device)
+    if precision == torch.float16 and config.loss.weighting in GRADIENT_WEIGHTINGS:
+        raise InputError(
+            f"train.precision is {config.train.precision}, which is float16 on this GPU; expected float32 with loss.weighting "
+            f"{config.loss.weighting}, whose gradients inside the network are too small for float16"
+        )
+    configure_device(device, precision, deterministic=config.train.deterministic)
+    branch_folders = resolve_branch_folders(config)
+    setup, loader = build_setup(config, branch_folders, "", device, echo)
+    check_selected_metrics(setup)
+    has_checkpoint = from_main_process(lambda: folder is not None and bool(list_checkpoints(folder)))
+    torch.manual_seed(config.train.seed)
+    network = build_model(config, setup.info, branch_folders, echo, load_initial_weights=not has_checkpoint)
+    return PreparedTraining(setup, loader, network, device, has_checkpoint)
+
+
+def check_selected_metrics(setup: TrainingSetup) -> None:
+    """Check that `train.select` and `train.watch` are defined on the validation part, with predictions drawn at random.
+
+    Raises:
+        InputError: a metric is unknown, undefined for these subjects and labels, or has too little support.
+    """
+    labels, train = setup.dataset.labels.subset(setup.split.val), setup.config.train
+    if not len(labels):
+        return
+    rng = np.random.default_rng(0)
+    drawn = {task: rng.dirichlet(np.ones(count), len(labels)) for task, count in setup.info.num_classes().items()}
+    predictions = Predictions(
+        rng.normal(size=(len(labels), _DRAWN_WIDTH)).astype(np.float32),
+        {task: values.astype(np.float32) for task, values in drawn.items()},
+    )
+    metrics = validation_metrics(predictions, labels, setup.info.trained).with_prefix("val")
+    for setting, names in (("train.select", (train.select,)), ("train.watch", train.watch)):
+        for name in names:
+            BestTracker(name, setting=setting).update(metrics)
