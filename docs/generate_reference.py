@@ -130,7 +130,8 @@ def commands_page() -> str:
         "",
         _NOTE,
         "`fr-ps X`, `python -m fr_ps X` and `mlflow run . -e X` are the same; `-P a.b=value` is `--a.b value`.",
-        "A run is named by its id, its MLflow id, or its folder.",
+        "A run is named by its id or its MLflow id, of which four or more of the first characters are enough if no other run has",
+        "them, or by its folder. `--help` explains the main flags and names the others, `--help-all` explains all.",
         "",
         "| exit code | meaning |",
         "|---|---|",
@@ -167,7 +168,7 @@ def _flag_lines(parser: Any) -> list[str]:
     rows, grouped = [], False
     for action in parser._actions:
         flag = next((one for one in action.option_strings if one.startswith("--")), action.dest)
-        if flag in ("--help", "--print_config"):
+        if flag in ("--help", "--help_all", "--print_config"):
             continue
         if "." in flag or (action.help or "").startswith("Path to a configuration"):
             grouped = True

@@ -16,6 +16,7 @@ from fr_ps.config import Config, SearchConfig, without_removed
 from fr_ps.config.checks import MAX_BATCH, MAX_PROCESSES, MAX_STEPS
 from fr_ps.config.yaml_files import parse_search_space, read_settings
 from fr_ps.errors import InputError
+from fr_ps.help_text import HelpAllAction, did_you_mean, help_text
 from fr_ps.tracking.run_folder import CONFIG_FILE, RUNS_FOLDER
 
 _LIST_FLAGS = ("--data.modalities", "--model.order", "--train.watch")
@@ -58,6 +59,10 @@ class Parser(ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**({"allow_abbrev": False} | settings))
+        self.add_argument("--help_all", action=HelpAllAction)
+
+    def format_help(self, *_: Any) -> str:
+        return help_text(self)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise _ParseError(" ".join(message.split())) from ex
@@ -148,7 +153,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     try:
         arguments = parser.instantiate(parser.parse_args(tokens[:depth] + config_flags + tokens[depth:]))
     except _ParseError as error:
-        raise InputError(_translate_error(str(error), command, trees)) from None
+        raise InputError(_translate_error(str(error), command, trees, _flags(parser, command))) from None
     if configs:
         arguments[".".join([*tokens[:depth], "config"])] = configs  # instead of the contents
     return arguments
@@ -269,8 +274,16 @@ def _read_config(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _translate_error(message: str, command: str, trees: dict[str, dict[str, Any]]) -> str:
-    """Translate an error message of jsonargparse."""
+def _flags(parser: ArgumentParser, command: str) -> list[str]:
+    """The flags of a command."""
+    for name in command.split():
+        if parser._subcommands_action and name in parser._subcommands_action._name_parser_map:
+            parser = parser._subcommands_action._name_parser_map[name]
+    return [flag for flag in parser._option_string_actions if flag.startswith("--")]
+
+
+def _translate_error(message: str, command: str, trees: dict[str, dict[str, Any]], flags: Sequence[str]) -> str:
+    """Translate an error message of jsonargparse, about a `command` with these `flags`."""
     if found := re.search(r"does not accept option '([^']+)'", message):
         files = [file for file, tree in trees.items() if _has_key(tree, found[1])] or list(trees)
         return f"{', '.join(files)}: {_unknown_setting(found[1], command)}"
@@ -278,8 +291,9 @@ def _translate_error(message: str, command: str, trees: dict[str, dict[str, Any]
         is_data_setting = found[1].split(".")[0] in ("data", "synthetic")
         has_data_settings = command in _DATA_COMMANDS and command not in _TABLE_COMMANDS
         if command in ("train", "search") or (has_data_settings and is_data_setting):
-            return _unknown_setting(found[1], command)
-        return f"unknown flag --{found[1]}; see fr-ps {command} --help"
+            return _unknown_setting(found[1], command, flags)
+        meant = did_you_mean(f"--{found[1]}".replace("_", "-"), [flag.replace("_", "-") for flag in flags])
+        return f"unknown flag --{found[1]}; {meant}see fr-ps {command} --help"
     if found := re.search(r'Parser key "([^"]+)": Expected an? (.+)\. Got value: ?(.*)$', message):
         return f"{found[1]} is {found[3]!r}; expected {_describe_type(found[2])}"
     rejected = r'Parser key "([^"]+)": .*?Not of type \w+: '
@@ -287,14 +301,19 @@ def _translate_error(message: str, command: str, trees: dict[str, dict[str, Any]
         return f"--{found[1]} is {found[2]}; expected a number {found[3].replace('v', '')}"  # v>=1 and v<=64
     if found := re.search(rejected + r"invalid literal for int\(\).*?: (.+)$", message):
         return f"--{found[1]} is {found[2]}; expected a whole number"
+    if found := re.search(r'"data.what" to be one of', message):
+        return "data: no subcommand given; see fr-ps data --help"
+    if found := re.search(r"argument what: invalid choice: '(.*?)' [(]choose from (.*)[)]", message):
+        choices = re.findall(r"[a-z]+", found[2])
+        return f"data {found[1]}: no such command; {did_you_mean(found[1], choices)}expected one of {', '.join(choices)}"
     if found := re.search(r"arguments are required: (?:[\w]+\.)*(\w+)", message):
         name = found[1].upper() if found[1] in _POSITIONAL else f"--{found[1]}"
         return f"missing {name}; see fr-ps {command} --help"
     return re.sub(r'^Parser key "([^"]+)": ', r"\1: ", message)
 
 
-_POSITIONAL = ("folder", "session")
-"""Arguments without a flag: of `init` and `data show`."""
+_POSITIONAL = ("folder", "session", "shell")
+"""Arguments without a flag: of `init`, `data show` and `completion`."""
 
 
 def _has_key(tree: dict[str, Any], key: str) -> bool:
@@ -304,13 +323,15 @@ def _has_key(tree: dict[str, Any], key: str) -> bool:
     return first in tree and (not rest or (isinstance(inner, dict) and _has_key(inner, rest)))
 
 
-def _unknown_setting(key: str, command: str = "") -> str:
+def _unknown_setting(key: str, command: str = "", flags: Sequence[str] = ()) -> str:
     group = key.split(".")[0]
     groups = SETTING_GROUPS | (SEARCH_SETTING_GROUPS if command == "search" else {})
     configs = (Config, SearchConfig) if command == "search" else (Config,)
     names = [field.name for config in configs for field in fields(config)]
+    everything = [f"{group}.{name}" for group in groups for name in groups[group]]
     choices = [f"{group}.{name}" for name in groups[group]] if group in groups else names
-    return f"unknown setting {key!r}; expected one of {', '.join(choices)} (or see --help)"
+    meant = did_you_mean(key, [*choices, *everything, *names, *(flag.removeprefix("--") for flag in flags)])
+    return f"unknown setting {key!r}; {meant}expected one of {', '.join(choices)} (or see --help-all)"
 
 
 def _describe_type(type_name: str) -> str:

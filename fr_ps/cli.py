@@ -1,6 +1,5 @@
 """The command line and its commands. Each command imports its modules on demand; `--help` imports no torch."""
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fr_ps import __version__
 from fr_ps.errors import InputError
+from fr_ps.help_text import did_you_mean, entry
 from fr_ps.process import run_main, unredacted_output
 
 if TYPE_CHECKING:
@@ -35,8 +35,19 @@ COMMAND_MODULES = {
     "runs": ("list the runs of this folder with their true status", "runs"),
     "sync": ("deliver undelivered events to MLflow", "runs"),
     "models": ("size and speed of every backbone", "models"),
+    "completion": ("print a script that completes commands and flags in the shell", "completion"),
 }
 """Command to its help text and its module in `fr_ps.commands`."""
+COMMAND_GROUPS = {
+    "start": ("demo", "init", "completion"),
+    "data": ("calibrate", "prepare", "data"),
+    "training": ("train", "search", "models"),
+    "evaluation": ("evaluate", "compare"),
+    "delivery": ("register", "promote", "export"),
+    "recognition": ("predict", "enroll", "identify", "verify", "forget"),
+    "runs": ("runs", "sync"),
+}
+"""Title to its commands in `fr-ps --help`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,11 +92,13 @@ def parse_command_line(argv: Sequence[str]) -> "Namespace":
         SystemExit: after printing help or version.
     """
     name = argv[0] if argv else ""
-    if name in ("-h", "--help", "--version"):
-        _overview_parser().parse_args([name])
+    if name in ("-h", "--help", "--help-all", "--version"):
+        print(f"fr-ps {__version__}" if name == "--version" else overview(), end="\n" if name == "--version" else "")
+        raise SystemExit(0)
     if name not in COMMAND_MODULES:
         given = f"{name}: no such command" if name else "no command given"
-        raise InputError(f"{given}; expected one of {', '.join(COMMAND_MODULES)} (or see fr-ps --help)")
+        meant = did_you_mean(name, COMMAND_MODULES)
+        raise InputError(f"{given}; {meant}expected one of {', '.join(COMMAND_MODULES)} (or see fr-ps --help)")
     from fr_ps.arguments import Parser, parse
 
     parser, subparser = Parser(prog="fr-ps"), Parser()
@@ -94,12 +107,10 @@ def parse_command_line(argv: Sequence[str]) -> "Namespace":
     return parse(parser, argv)
 
 
-def _overview_parser() -> argparse.ArgumentParser:
-    """The parser of `fr-ps --help` and `--version`. It uses argparse, as importing jsonargparse is slow."""
-    description = "Multi-task face recognition on photometric-stereo maps."
-    parser = argparse.ArgumentParser(prog="fr-ps", description=description)
-    parser.add_argument("--version", action="version", version=f"fr-ps {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name, (text, _) in COMMAND_MODULES.items():
-        commands.add_parser(name, help=text, add_help=False)
-    return parser
+def overview() -> str:
+    """The text of `fr-ps --help`."""
+    lines = ["Multi-task face recognition on photometric-stereo maps.", "", "fr-ps COMMAND --help explains a command."]
+    for title, names in COMMAND_GROUPS.items():
+        lines += ["", f"{title}:"]
+        lines += [line for name in names if name in COMMAND_MODULES for line in entry(name, COMMAND_MODULES[name][0], column=14)]
+    return "\n".join([*lines, "", *entry("--version", "print the version and exit", column=14), ""])
