@@ -31,6 +31,10 @@ _GITIGNORE = """/runs/
 /evaluation/
 /comparison/
 /promotion/
+/faces/
+/people/
+/run.txt
+/predictions.*
 """
 
 

@@ -1,6 +1,7 @@
 """A project folder made from a checkout and from a wheel."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -29,6 +30,13 @@ def test_a_project_folder_has_every_shipped_experiment(tmp_path, capsys):
     assert COMMAND_MODULES.keys() <= project["entry_points"].keys()
     assert (folder / project["conda_env"]).is_file()
     assert "/runs/" in (folder / ".gitignore").read_text().split()
+
+
+def test_the_project_folders_of_the_documents_are_ignored_by_git():
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    made = {name for page in pages for name in re.findall(r"^fr-ps init (\S+)$", page.read_text(), re.MULTILINE)}
+    assert made >= {"quick_start", "tutorial", "rig"}
+    assert {f"/{name}/" for name in made} <= set((ROOT / ".gitignore").read_text().split())
 
 
 @pytest.mark.parametrize("name", ["faces", ".", "link to it"])

@@ -49,6 +49,7 @@ def _add_calibrate_arguments(calibrate: Parser) -> None:
 
 def _calibrate(arguments: Namespace) -> None:
     from fr_ps.outputs import check_output_file, is_output, write_output
+    from fr_ps.photometric.light_intensities import check_faces, check_names
     from fr_ps.photometric.sphere import calibrate_sphere, lights_csv, list_pictures
     from fr_ps.photometric.sphere_figure import calibration_figure
     from fr_ps.progress import progress
@@ -65,7 +66,12 @@ def _calibrate(arguments: Namespace) -> None:
     for path, kind in ((out, _LIGHTS), (figure, _FIGURE)):
         check_output_file(path, kind, inputs, arguments.overwrite)
     ignored = [name for name in list_pictures(folder) if is_output(folder / name, _FIGURE)]  # of earlier runs
-    with progress("calibrate", 2 * len(list_pictures(folder, ignored)), "pictures") as advance:
+    names = list_pictures(folder, ignored)
+    if arguments.white:
+        check_names(Path(arguments.white), names)
+    if arguments.faces:
+        check_faces(Path(arguments.faces), names)
+    with progress("calibrate", 2 * len(names), "pictures") as advance:
         calibration = calibrate_sphere(folder, circle, ignored=ignored, advance=advance)
     intensities, note = _measure_intensities(arguments, calibration)
     write_output(out, _LIGHTS, lights_csv(calibration, intensities).encode())

@@ -1,5 +1,6 @@
 """The command `data` and its subcommands."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from fr_ps.errors import InputError
 if TYPE_CHECKING:
     from fr_ps.data.dataset import LabelTable
 
+_CONTACT_SHEET = "contact_sheet.png"
 _ROOT_HELP = "data.root names a prepared data set or a labels table (CSV)"
 
 
@@ -22,7 +24,13 @@ def _add_arguments(data: Parser) -> None:
     subcommands = data.add_subcommands(dest="what")
 
     summary = Parser(description=f"Summarize a data set: tables, and a contact sheet of some sessions' maps. {_ROOT_HELP}.")
-    summary.add_argument("--out", type=str, default="contact_sheet.png", help="PNG to write, if the data set has maps")
+    summary.add_argument(
+        "--out",
+        type=str,
+        default=None,
+        help=f"PNG to write, if the data set has maps; default: {_CONTACT_SHEET} in the data folder, or in the current folder if "
+        "that is read-only",
+    )
     add_overwrite_flag(summary)
     _add_data_settings(summary)
     subcommands.add_subcommand("summary", summary, help="summarize a data set")
@@ -102,11 +110,18 @@ def _summary(arguments: Namespace) -> None:
     if root.is_file():
         print("\nno contact sheet: data.root is a table without maps")
         return
-    _check_output(arguments, CONTACT_SHEET)
+    out = Path(arguments.out) if arguments.out else _default_contact_sheet(root)
+    _check_not_among_inputs(arguments, out)
+    _check_output(arguments, CONTACT_SHEET, out)
     rows = pick_sessions(table.labels, num_subjects=12, seed=arguments.data.split_seed)
-    replaced = ", replaces the previous one" if Path(arguments.out).exists() else ""
-    write_contact_sheet(Path(arguments.out), root, table.labels, rows)
-    print(f"\ncontact sheet: {arguments.out}, {len(rows)} sessions{replaced}")
+    replaced = ", replaces the previous one" if out.exists() else ""
+    write_contact_sheet(out, root, table.labels, rows)
+    print(f"\ncontact sheet: {out}, {len(rows)} sessions{replaced}")
+
+
+def _default_contact_sheet(root: Path) -> Path:
+    """In the data folder, so that the sheet of one data set does not replace that of another."""
+    return root / _CONTACT_SHEET if os.access(root, os.W_OK) else Path(f"{root.name}_{_CONTACT_SHEET}")
 
 
 def _check(arguments: Namespace) -> None:
@@ -163,6 +178,7 @@ def _split(arguments: Namespace) -> None:
     from fr_ps.data.summary import parts_table
     from fr_ps.outputs import write_output
 
+    _check_not_among_inputs(arguments, Path(arguments.out))
     _check_output(arguments, "split")
     _, table = _open_table(arguments)
     split = make_split(table.labels, arguments.data, table.left_out)
@@ -179,6 +195,7 @@ def _mean(arguments: Namespace) -> None:
     from fr_ps.data.mean_face import MEAN_FACE, compute_mean_face, write_mean_face
     from fr_ps.data.splits import make_split
 
+    _check_not_among_inputs(arguments, Path(arguments.out))
     _check_output(arguments, MEAN_FACE)
     data: DataConfig = arguments.data
     dataset = open_dataset(resolve_root(data.root, arguments.synthetic), ["normal"], data)
@@ -217,6 +234,18 @@ def _check_output(arguments: Namespace, kind: str, out: Path | None = None) -> N
     check_output_file(out or Path(arguments.out), kind, inputs, arguments.overwrite)
 
 
+def _check_not_among_inputs(arguments: Namespace, out: Path) -> None:
+    """Check that `out` is in no folder of an input; it may stand in data.root itself, beside labels.csv."""
+    from fr_ps.outputs import check_outside
+
+    data: DataConfig = arguments.data
+    root, split, path = Path(data.root).resolve(), Path(data.split), out.resolve()
+    if path.is_relative_to(root) and path.parent != root:
+        check_outside(out, {"data.root": root / path.relative_to(root).parts[0]})
+    if data.split and split.is_dir():
+        check_outside(out, {"data.split": split})
+
+
 def _open_table(arguments: Namespace) -> tuple[Path, "LabelTable"]:
     """The path and the table of `data.root`; prints a summary line and the table's notes."""
     from fr_ps.data.builtin import resolve_root
@@ -234,10 +263,19 @@ def _open_table(arguments: Namespace) -> tuple[Path, "LabelTable"]:
 
 
 def _print_table(title: str, frame: Any) -> None:
+    """Print a table in the width of a terminal: cells of the last column are wrapped."""
     from tabulate import tabulate
 
+    from fr_ps.report.table import TERMINAL_WIDTH
+
     align = ["right" if dtype.kind == "i" else "left" for dtype in frame.dtypes]
-    print(f"\n{title}\n" + tabulate(frame, headers="keys", showindex=False, disable_numparse=True, colalign=align))
+
+    def text(widths: list[int | None] | None) -> str:
+        return tabulate(frame, headers="keys", showindex=False, disable_numparse=True, colalign=align, maxcolwidths=widths)
+
+    excess = max(map(len, text(None).splitlines())) - TERMINAL_WIDTH
+    last = max(len(str(cell)) for cell in frame.iloc[:, -1]) if len(frame) else 0
+    print(f"\n{title}\n" + text([*[None] * (len(align) - 1), last - excess] if excess > 0 else None))
 
 
 _SUBCOMMANDS = {"summary": _summary, "check": _check, "show": _show, "split": _split, "mean": _mean, "synthetic": _synthetic}

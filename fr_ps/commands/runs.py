@@ -44,12 +44,11 @@ def _runs(arguments: Namespace) -> None:
     runs = sync_interrupted(RUNS_FOLDER)
     print(_table(runs) if runs else f"no runs under {RUNS_FOLDER.resolve()}")
     notes = [f"{one.id}  {one.status} ({one.note})" for one in runs if one.note not in ("", _INTERRUPTED)]
-    pending = {one.id: one.pending_events for one in runs if one.pending_events}
-    notes += [f"{run}  {count} events undelivered" for run, count in pending.items()]
     if notes:
         print("\n" + "\n".join(notes))
+    pending = [one.pending_events for one in runs if one.pending_events]
     if pending:
-        print("\nundelivered: events that are not in MLflow yet; deliver them with: fr-ps sync")
+        print(f"\nundelivered: {sum(pending)} events of {len(pending)} runs are not in MLflow yet; deliver them with: fr-ps sync")
     _print_unattended()
 
 

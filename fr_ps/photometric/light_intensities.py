@@ -53,7 +53,7 @@ def intensities_from_target(folder: Path, names: list[str], lights: np.ndarray, 
         InputError: the folder or a picture is missing, a picture is unreadable or of another size, or the target is overexposed
             or dark in it.
     """
-    _check_names(folder, names)
+    check_names(folder, names)
     mean: np.ndarray | float = 0.0
     for luminance in read_pictures(folder, names, advance):
         mean = mean + luminance / len(names)
@@ -88,10 +88,7 @@ def intensities_from_faces(
     Raises:
         InputError: fewer than four lights, or no usable session.
     """
-    if len(names) < 4:
-        raise InputError(
-            f"{captures}: intensities cannot be estimated from faces under {len(names)} lights; use four lights or more"
-        )
+    check_faces(captures, names)
     estimates, reasons = [], []
     for source in select_sessions(captures):
         try:
@@ -103,6 +100,21 @@ def intensities_from_faces(
         raise InputError(f"{captures}: no session from which intensities can be estimated; the first: {reasons[0]}")
     median = np.median(estimates, axis=0)
     return FaceIntensities(median / median.mean(), np.std(estimates, axis=0), len(estimates), len(reasons))
+
+
+def check_faces(captures: Path, names: list[str]) -> None:
+    """Check that a folder has sessions, of which one has the pictures `names`, at least four.
+
+    Raises:
+        InputError: it does not.
+    """
+    if len(names) < 4:
+        raise InputError(
+            f"{captures}: intensities cannot be estimated from faces under {len(names)} lights; use four lights or more"
+        )
+    sources = select_sessions(captures)
+    if not any(set(names) <= set(list_pictures(source.folder)) for source in sources):
+        check_names(sources[0].folder, names)
 
 
 def select_sessions(captures: Path) -> list[CaptureSource]:
@@ -118,7 +130,7 @@ def select_sessions(captures: Path) -> list[CaptureSource]:
 
 def _read_session(folder: Path, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Luminance and saturation (k, h, w) of the named pictures, of which every n-th row and column of large ones."""
-    _check_names(folder, names)
+    check_names(folder, names)
     images, saturated = [], []
     for name in names:
         picture = read_image(folder / name)
@@ -130,6 +142,11 @@ def _read_session(folder: Path, names: list[str]) -> tuple[np.ndarray, np.ndarra
     return np.stack(images), np.stack(saturated)
 
 
-def _check_names(folder: Path, names: list[str]) -> None:
+def check_names(folder: Path, names: list[str]) -> None:
+    """Check that a folder has the pictures `names`.
+
+    Raises:
+        InputError: the folder or a picture is missing.
+    """
     if missing := sorted(set(names) - set(list_pictures(folder))):
         raise InputError(f"{folder}: no {missing[0]}; expected the names of the calibration's pictures")

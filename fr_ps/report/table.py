@@ -9,6 +9,7 @@ from tabulate import tabulate
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+TERMINAL_WIDTH = 100
 Cell = str | int | float | None
 """None is undefined: an empty CSV field, a dash on the page and in the terminal."""
 DrawFigure = Callable[[], "Figure"]
@@ -44,7 +45,16 @@ def format_cell(cell: Cell) -> str:
 
 
 def table_text(table: Table) -> str:
-    """The table for the terminal, with title and note."""
+    """The table for the terminal, with title and note; in a wide one, the common beginning of the names stands in the header."""
     rows = [[format_cell(cell) for cell in row] for row in table.rows]
-    text = tabulate(rows, headers=list(table.header), disable_numparse=True)
+    text = _tabulate(rows, table.header)
+    groups = {row[0].partition("/")[0] for row in rows if "/" in row[0]}
+    if len(groups) == 1 and max(map(len, text.splitlines())) > TERMINAL_WIDTH:
+        (group,) = groups
+        header = [f"{table.header[0]} of {group}", *table.header[1:]]
+        text = _tabulate([[row[0].removeprefix(f"{group}/"), *row[1:]] for row in rows], header)
     return "\n".join(part for part in (table.title, text, table.note) if part)
+
+
+def _tabulate(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
+    return tabulate(rows, headers=list(header), disable_numparse=True)

@@ -102,6 +102,15 @@ def test_bad_flags_give_one_line(here, flags, text, command_error):
     assert not Path("lights.csv").exists()
 
 
+def test_white_and_faces_are_checked_before_the_sphere_is_read(here, command_error, monkeypatch):
+    monkeypatch.setattr("fr_ps.photometric.sphere.calibrate_sphere", None)
+    Path("white").mkdir()
+    assert "white: no im0.png" in command_error("calibrate", "--sphere=ball", "--white=white")
+    shutil.copytree("ball", "faces/a/s")
+    Path("faces/a/s/im3.png").unlink()
+    assert "faces/a/s: no im3.png" in command_error("calibrate", "--sphere=ball", "--faces=faces")
+
+
 def test_prepare_reads_the_lights_that_all_sessions_share(here, run_command):
     """From the mirror sphere to the normals of a matte sphere under the same lights."""
     run_command("calibrate", "--sphere", "ball", "--out", "captures/lights.csv")

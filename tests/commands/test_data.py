@@ -1,5 +1,6 @@
 """`fr-ps data`: printed output, files and exit codes."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -22,28 +23,47 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_summary_of_a_data_set_prints_tables_and_writes_a_contact_sheet(here, prepared, run_command):
-    out = run_command("data", "summary", "--data.root", str(prepared))
+def test_summary_of_a_data_set_prints_tables_and_writes_a_contact_sheet_into_it(here, prepared, run_command):
+    shutil.copytree(prepared, "set")
+    out = run_command("data", "summary", "--data.root=set")
     assert "24 sessions of 6 subjects, raw labels" in out
     assert re.search(r"gender +male +\d+ +\d+ +\d+\.\d%", out)
     assert re.search(r"3-4 +6 +24 +#{40}", out)
-    assert out.strip().endswith("contact sheet: contact_sheet.png, 6 sessions")
-    with Image.open("contact_sheet.png") as image:
+    assert out.strip().endswith("contact sheet: set/contact_sheet.png, 6 sessions")
+    with Image.open("set/contact_sheet.png") as image:
         assert image.format == "PNG"
-    again = run_command("data", "summary", "--data.root", str(prepared))
-    assert again.strip().endswith("contact sheet: contact_sheet.png, 6 sessions, replaces the previous one")
-    run_command("data", "summary", f"--data.root={prepared}", "--out=sheets/sheet.png", "--data.only", "{id: [S001, S003]}")
-    with Image.open("sheets/sheet.png") as small, Image.open("contact_sheet.png") as whole:
+    again = run_command("data", "summary", "--data.root=set")
+    assert again.strip().endswith("contact sheet: set/contact_sheet.png, 6 sessions, replaces the previous one")
+    run_command("data", "summary", "--data.root=set", "--out=sheets/sheet.png", "--data.only", "{id: [S001, S003]}")
+    with Image.open("sheets/sheet.png") as small, Image.open("set/contact_sheet.png") as whole:
         assert small.height < whole.height
 
 
+def test_the_contact_sheet_of_a_read_only_data_set_is_written_beside(here, prepared, run_command, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    out = run_command("data", "summary", f"--data.root={prepared}")
+    assert out.strip().endswith("contact sheet: prepared_contact_sheet.png, 6 sessions")
+    assert Path("prepared_contact_sheet.png").is_file()
+
+
+@pytest.mark.parametrize("command", ["summary --out={}.png", "split --out={}.csv", "mean --out={}.npy"])
+def test_no_output_among_the_maps_or_the_split_files(here, prepared, command_error, command):
+    shutil.copytree(prepared, "set")
+    Path("lists").mkdir()
+    for place in ("set/data/S001/new", "set/data/new"):
+        assert "inside the input data.root" in command_error("data", *command.format(place).split(), "--data.root=set")
+    given = ["data", *command.format("lists/new").split(), "--data.root=set", "--data.split=lists"]
+    assert "lists" in command_error(*given)
+    assert not list(Path().rglob("new*"))
+
+
 def test_summary_prints_its_tables_before_it_rejects_a_foreign_file(here, prepared, capsys):
-    Path("contact_sheet.png").write_bytes(b"theirs")
-    assert main(["data", "summary", "--data.root", str(prepared)]) == 2
+    Path("sheet.png").write_bytes(b"theirs")
+    assert main(["data", "summary", "--data.root", str(prepared), "--out=sheet.png"]) == 2
     shown = capsys.readouterr()
     assert re.search(r"gender +male +\d+ ", shown.out)
-    assert "contact_sheet.png: already exists" in shown.err
-    assert Path("contact_sheet.png").read_bytes() == b"theirs"
+    assert "sheet.png: already exists" in shown.err
+    assert Path("sheet.png").read_bytes() == b"theirs"
 
 
 def test_summary_of_a_table_without_maps_reports_that(here, photoface_labels, run_command):
@@ -65,6 +85,8 @@ def test_summary_shows_quality_and_omits_sessions_above_the_limit(here, prepared
     out = run_command("data", "summary", "--data.root=set", "--data.limits.quality_residual=0.15")
     assert "16 sessions of 4 subjects" in out
     assert "left out: 8 sessions: quality_residual above 0.15" in out
+    tables = [line for line in out.splitlines() if line.startswith(("quality", " ", "-"))]
+    assert max(map(len, tables)) <= 100
 
 
 SHOWN = {"session.png", "session.html", "surface.ply", "surface.obj", "normals.png"}

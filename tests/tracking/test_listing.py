@@ -216,7 +216,7 @@ def test_the_command_lists_the_runs_and_delivers_the_status_of_interrupted_ones(
     assert main(["runs"]) == 0
     printed = capsys.readouterr().out
     assert re.search(rf"{name} +- +a name +KILLED \(interrupted\)", printed)
-    assert f"{name}  3 events undelivered" in printed
+    assert "undelivered: 3 events of 1 runs are not in MLflow yet" in printed
     assert "fr-ps sync" in printed
     info.write(RUNS / name)
     assert main(["runs"]) == 0
