@@ -16,7 +16,7 @@ import os, sys
 from importlib.abc import MetaPathFinder
 class Stop(MetaPathFinder):
     def find_spec(self, name, *_):
-        if name in ("torch", "mlflow"):
+        if name in ("torch", "mlflow", "scipy", "pandas"):
             print("import", flush=True)
             os._exit(0)
 sys.meta_path.insert(0, Stop())
@@ -125,9 +125,14 @@ def test_bash_completes_commands_flags_and_values(tmp_path, capsys):
         "identify --model=a --data=b --gallery=c",
         "verify --model=a --data=b --gallery=c",
         "models",
+        "sync",
+        "prepare --captures=a --out=b",
+        "calibrate --sphere=a",
+        "data summary",
+        "data mean",
     ],
 )
-def test_the_first_line_is_printed_before_torch_and_mlflow_are_imported(words, tmp_path):
+def test_the_first_line_is_printed_before_large_libraries_are_imported(words, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", BLOCKED_IMPORTS, *words.split()],
         cwd=tmp_path,
@@ -137,6 +142,6 @@ def test_the_first_line_is_printed_before_torch_and_mlflow_are_imported(words, t
         text=True,
         check=False,
     )
-    first, second = done.stdout.splitlines()
-    assert first.startswith("loading PyTorch")
-    assert second == "import"
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("loading ")
+    assert lines[-1] == "import"

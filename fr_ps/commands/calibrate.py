@@ -7,6 +7,7 @@ from jsonargparse import Namespace
 
 from fr_ps.arguments import Command, Parser, add_overwrite_flag
 from fr_ps.errors import InputError
+from fr_ps.terminal import echo_loading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +49,7 @@ def _add_calibrate_arguments(calibrate: Parser) -> None:
 
 
 def _calibrate(arguments: Namespace) -> None:
+    echo_loading(f"the pictures of {arguments.sphere}", "scipy")
     from fr_ps.outputs import check_output_file, is_output, write_output
     from fr_ps.photometric.light_intensities import check_faces, check_names
     from fr_ps.photometric.sphere import calibrate_sphere, lights_csv, list_pictures

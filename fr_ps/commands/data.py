@@ -11,6 +11,7 @@ from jsonargparse import ActionConfigFile, Namespace
 from fr_ps.arguments import TABLE_SETTINGS, Command, Parser, add_overwrite_flag
 from fr_ps.config import DataConfig, NormalConvention, SyntheticConfig, SyntheticLayout
 from fr_ps.errors import InputError
+from fr_ps.terminal import echo_loading
 
 if TYPE_CHECKING:
     from fr_ps.data.dataset import LabelTable
@@ -97,7 +98,10 @@ def _add_data_settings(parser: Parser, only: Sequence[str] = ()) -> None:
 
 
 def _run(arguments: Namespace) -> None:
-    _SUBCOMMANDS[arguments.what](arguments[arguments.what])
+    given = arguments[arguments.what]
+    if arguments.what != "synthetic":
+        echo_loading(f"the data {given.data.root}", "pandas")
+    _SUBCOMMANDS[arguments.what](given)
 
 
 def _summary(arguments: Namespace) -> None:

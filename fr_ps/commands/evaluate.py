@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse import ArgumentParser, Namespace
 
 from fr_ps.arguments import Command, Parser, add_batch_flag, add_device_flag, add_model_flag, add_overwrite_flag, add_switch
-from fr_ps.commands.output import echo_loading, echo_model, echo_run_id
 from fr_ps.errors import InputError
 from fr_ps.progress import echo
+from fr_ps.terminal import echo_loading, echo_model, echo_run_id
 from fr_ps.tracking.run_folder import RUNS_FOLDER
 
 if TYPE_CHECKING:

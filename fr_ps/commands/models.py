@@ -5,8 +5,8 @@ from typing import Literal
 from jsonargparse import Namespace
 
 from fr_ps.arguments import Command, ImageSize, Parser
-from fr_ps.commands.output import echo_loading
 from fr_ps.config import BACKBONES, ModelConfig
+from fr_ps.terminal import echo_loading
 
 
 def _add_models_arguments(models: Parser) -> None:

@@ -10,6 +10,7 @@ from fr_ps.arguments import Command, Parser, add_shard_flags
 from fr_ps.config import PrepareConfig
 from fr_ps.progress import progress
 from fr_ps.shards import Shard, parse_shard_flags
+from fr_ps.terminal import echo_loading
 
 if TYPE_CHECKING:
     from fr_ps.data.prepare_report import SessionResult
@@ -22,6 +23,7 @@ def _add_prepare_arguments(prepare: Parser) -> None:
 
 
 def _prepare(arguments: Namespace) -> None:
+    echo_loading(f"the captures {arguments.captures}", "scipy")
     from tabulate import tabulate
 
     from fr_ps.data.prepare_report import REPORT_FILE, orientation_warning, response_warning, summary_rows, white_level_warning

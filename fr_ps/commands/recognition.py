@@ -19,12 +19,12 @@ from fr_ps.arguments import (
     add_overwrite_flag,
     add_shard_flags,
 )
-from fr_ps.commands.output import echo_loading, echo_model
 from fr_ps.config import CaptureLayout
 from fr_ps.errors import InputError
 from fr_ps.progress import echo, progress
 from fr_ps.shards import Shard, parse_shard_flags
 from fr_ps.tables import to_nfc
+from fr_ps.terminal import echo_loading, echo_model
 
 if TYPE_CHECKING:
     from fr_ps.serving.gallery import Gallery

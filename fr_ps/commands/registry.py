@@ -16,9 +16,9 @@ from fr_ps.arguments import (
     add_switch,
 )
 from fr_ps.commands.evaluate import check_report_folder
-from fr_ps.commands.output import echo_loading, echo_model, echo_run_id
 from fr_ps.errors import InputError
 from fr_ps.progress import echo
+from fr_ps.terminal import echo_loading, echo_model, echo_run_id
 from fr_ps.tracking.run_folder import RUNS_FOLDER
 
 

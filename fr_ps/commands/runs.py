@@ -7,6 +7,7 @@ from jsonargparse import Namespace
 
 from fr_ps.arguments import Command, Parser
 from fr_ps.errors import InputError
+from fr_ps.terminal import echo_loading
 from fr_ps.tracking.run_folder import RUNS_FOLDER, find_named_run, run_folders
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _print_unattended() -> None:
         print(f"\nMLflow does not answer ({one_line(error, 120)}); it may have runs that mlflow run left open")
         return
     if found:
-        print("\nopened by mlflow run, RUNNING in MLflow, and without a process of fr-ps (no conda? add --env-manager local):")
+        print("\nopened by mlflow run and not taken over by fr-ps: starting, or without conda (then add --env-manager local):")
     for one in found:
         print(f"{one.id}  {one.entry_point}, {one.started}; end it with: fr-ps runs --end {one.id[:_SHORT_ID]}")
 
@@ -103,6 +104,7 @@ def _end(run: str) -> None:
 
 
 def _sync(arguments: Namespace) -> None:
+    echo_loading("MLflow", "mlflow")
     from tabulate import tabulate
 
     from fr_ps.progress import progress

@@ -5,8 +5,8 @@ from dataclasses import fields
 from jsonargparse import ActionConfigFile, Namespace
 
 from fr_ps.arguments import Command, Parser, Processes, training_config
-from fr_ps.commands.output import echo_loading, echo_run_id
 from fr_ps.config import Config, SearchConfig
+from fr_ps.terminal import echo_loading, echo_run_id
 
 
 def _add_search_arguments(search: Parser) -> None:
@@ -18,12 +18,12 @@ def _add_search_arguments(search: Parser) -> None:
 
 
 def _search(arguments: Namespace) -> None:
+    echo_loading(f"PyTorch, MLflow and Optuna for the study {arguments.study.name}")
     from fr_ps.search.spec import build_study_spec
 
     config = SearchConfig(**{field.name: arguments[field.name] for field in fields(SearchConfig)})
     spec = build_study_spec(config, training_config(arguments))
 
-    echo_loading(f"PyTorch, MLflow and Optuna for the study {config.study.name}")
     from fr_ps.search.launcher import run_study  # imports torch; errors of the settings come before that
 
     echo_run_id(run_study(spec, arguments.workers))

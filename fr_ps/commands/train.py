@@ -8,10 +8,10 @@ from pathlib import Path
 from jsonargparse import ActionConfigFile, Namespace
 
 from fr_ps.arguments import Command, Parser, Processes, add_switch, training_config
-from fr_ps.commands.output import echo_loading, echo_run_id
 from fr_ps.config import Config
 from fr_ps.errors import InputError
 from fr_ps.progress import echo
+from fr_ps.terminal import echo_loading, echo_run_id
 from fr_ps.tracking.run_folder import CONFIG_FILE, RUNS_FOLDER
 
 
@@ -49,9 +49,10 @@ def _train(arguments: Namespace) -> None:
             echo(f"note: {setting} has no effect; it applies only if {condition.text}")
     if arguments.allow_changed and not arguments.resume:
         raise InputError("--allow-changed needs --resume; a new run has no earlier settings")
-    echo_loading(f"PyTorch and MLflow, then the data {config.data.root} for a training of {config.model.backbone}")
     if starts_torchrun:
+        echo_loading(f"PyTorch in {arguments.processes} processes")
         exec_torchrun(arguments.processes, sys.argv[1:])
+    echo_loading(f"PyTorch and MLflow, then the data {config.data.root} for a training of {config.model.backbone}")
     folder = RUNS_FOLDER / arguments.resume if arguments.resume else None
     is_main = not under_torchrun or os.environ["RANK"] == "0"
     changed = changed_settings(folder, config, arguments.allow_changed) if folder and is_main else {}

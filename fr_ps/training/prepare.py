@@ -1,6 +1,6 @@
 """What a training needs before its run: device, data, split and network. All errors of data and settings are raised here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +9,12 @@ import torch
 
 from fr_ps.config import Config
 from fr_ps.config.loss import GRADIENT_WEIGHTINGS
+from fr_ps.data.labels import Labels
 from fr_ps.device import configure_device, pick_precision, process_device
 from fr_ps.distributed import from_main_process
 from fr_ps.errors import InputError
 from fr_ps.evaluation.evaluate_predictions import validation_metrics
+from fr_ps.evaluation.metrics import Metrics
 from fr_ps.models.inference import Predictions
 from fr_ps.models.network import FaceNetwork
 from fr_ps.tracking.run_folder import list_checkpoints
@@ -85,13 +87,17 @@ def check_selected_metrics(setup: TrainingSetup) -> None:
     labels, train = setup.dataset.labels.subset(setup.split.val), setup.config.train
     if not len(labels):
         return
-    rng = np.random.default_rng(0)
-    drawn = {task: rng.dirichlet(np.ones(count), len(labels)) for task, count in setup.info.num_classes().items()}
-    predictions = Predictions(
-        rng.normal(size=(len(labels), _DRAWN_WIDTH)).astype(np.float32),
-        {task: values.astype(np.float32) for task, values in drawn.items()},
-    )
-    metrics = validation_metrics(predictions, labels, setup.info.trained).with_prefix("val")
+    metrics = drawn_validation_metrics(labels, setup.info.trained)
     for setting, names in (("train.select", (train.select,)), ("train.watch", train.watch)):
         for name in names:
             BestTracker(name, setting=setting).update(metrics)
+
+
+def drawn_validation_metrics(labels: Labels, trained: Sequence[str]) -> Metrics:
+    """The `val/...` metrics of predictions drawn at random: which metrics are undefined depends on the labels only."""
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(len(labels), _DRAWN_WIDTH)).astype(np.float32)
+    probabilities = {
+        task: rng.dirichlet(np.ones(len(groups)), len(labels)).astype(np.float32) for task, groups in labels.classes.items()
+    }
+    return validation_metrics(Predictions(embeddings, probabilities), labels, trained).with_prefix("val")
