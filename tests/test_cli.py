@@ -79,6 +79,25 @@ def test_evaluate_gives_the_test_metrics_of_the_training(here, prepared, capsys)
     assert "6 subjects, 24 sessions" in Path("all/report.html").read_text()
 
 
+def test_evaluations_that_cannot_begin_leave_no_run_and_the_others_print_whose_model_is_evaluated(
+    here, prepared, capsys, command_error
+):
+    assert main(["train", f"--data.root={prepared}", *TINY, *PARTS]) == 0
+    mlflow_id = capsys.readouterr().out.strip().splitlines()[-1]
+    (folder,) = Path("runs").iterdir()
+    given = [f"--model={mlflow_id[:8]}", f"--data={prepared}"]
+    Path("pairs.csv").write_text("id_a\n")
+    for wrong in (["--data=nowhere"], ["--split=tets"], ["--pairs=pairs.csv"], ["--device=mps"]):
+        command_error("evaluate", *given, "--out=scored", *wrong)
+        command_error("compare", *given, f"--model={folder}", *wrong)
+    command_error("promote", "--model=models:/nothing/1")
+    assert list(Path("runs").iterdir()) == [folder]
+    assert main(["compare", *given, f"--model={folder}", "--split=test"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert f"A: {mlflow_id[:8]} is the model of run {folder.name} (timm:test_resnet on albedo)" in printed
+    assert f"B: {folder} is the model of run {folder.name} (timm:test_resnet on albedo)" in printed
+
+
 def test_the_gallery_part_of_a_training_can_be_evaluated(here, prepared, capsys):
     assert (
         main(["train", f"--data.root={prepared}", *TINY, *PARTS, "--data.gallery=2", "--data.only", "{Pose: [1, 2, 3, 4, 5]}"])

@@ -97,7 +97,7 @@ def drawn_validation_metrics(labels: Labels, trained: Sequence[str]) -> Metrics:
     """The `val/...` metrics of predictions drawn at random: which metrics are undefined depends on the labels only."""
     rng = np.random.default_rng(0)
     embeddings = rng.normal(size=(len(labels), _DRAWN_WIDTH)).astype(np.float32)
-    probabilities = {
+    probabilities: dict[str, np.ndarray] = {
         task: rng.dirichlet(np.ones(len(groups)), len(labels)).astype(np.float32) for task, groups in labels.classes.items()
     }
     return validation_metrics(Predictions(embeddings, probabilities), labels, trained).with_prefix("val")

@@ -84,6 +84,12 @@ def test_a_run_without_a_folder_is_downloaded_from_mlflow(client, tmp_path):
     assert (resolve_model(run, tmp_path / "runs") / "model.json").is_file()
 
 
+def test_the_beginning_of_an_id_is_enough_also_for_a_run_of_mlflow_only(client, runs, tmp_path):
+    run = log_run(client, BEST_FILES)
+    assert (resolve_model(run[:12], tmp_path / "none") / "model.json").is_file()
+    assert resolve_model("ffff", runs) == resolve_model("20260101-0000", runs) == runs / "20260101-000000-abcdef/checkpoints/best"
+
+
 def test_a_version_of_a_registered_model_is_found_by_its_number_and_by_its_alias(client: MlflowClient) -> None:
     first = register(client, BEST_FILES)
     second = register(client, BEST_FILES | {"checkpoints/best/model.json": '{"the": "second"}'})
