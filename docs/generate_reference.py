@@ -130,6 +130,7 @@ def commands_page() -> str:
         "",
         _NOTE,
         "`fr-ps X`, `python -m fr_ps X` and `mlflow run . -e X` are the same; `-P a.b=value` is `--a.b value`.",
+        "Without conda, `mlflow run` needs `--env-manager local`, and the virtual environment's `bin` first on PATH.",
         "A run is named by its id or its MLflow id, of which four or more of the first characters are enough if no other run has",
         "them, or by its folder. `--help` explains the main flags and names the others, `--help-all` explains all.",
         "",

@@ -56,7 +56,11 @@ def help_text(parser: argparse.ArgumentParser, everything: bool = False) -> str:
         if not actions:
             continue
         is_settings = all("." in _flag(one) for one in actions)
-        title = f"{_flag(actions[0]).partition('.')[0]}.*: {group.title}" if is_settings else str(group.title)
+        title = (
+            f"{_flag(actions[0]).partition('.')[0]}.*: {group.title}"
+            if is_settings
+            else str(group.title).removeprefix("positional ")
+        )
         lines += ["", *textwrap.wrap(title.rstrip(".:") + ":", _WIDTH)]
         if isinstance(actions[0], argparse._SubParsersAction):
             lines += [line for one in actions[0]._choices_actions for line in entry(one.dest, one.help or "")]

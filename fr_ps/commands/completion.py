@@ -5,6 +5,8 @@ from typing import Literal
 from jsonargparse import Namespace
 
 from fr_ps.arguments import Command, Parser
+from fr_ps.process import unredacted_output
+from fr_ps.progress import echo
 
 
 def _add_completion_arguments(completion: Parser) -> None:
@@ -25,7 +27,8 @@ def _completion(arguments: Namespace) -> None:
         commands.add_subcommand(name, command, help=text)
         load_command(name).add_arguments(command)
         _use_dashes(command)
-    print(parser.get_completion_script(f"shtab-{arguments.shell}"))
+    with unredacted_output():  # the script contains no data of the user
+        echo(parser.get_completion_script(f"shtab-{arguments.shell}"))
 
 
 def _use_dashes(command: Parser) -> None:
