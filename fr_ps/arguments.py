@@ -48,6 +48,7 @@ _TEXT_SETTINGS = ("only", "classes")
 BatchSize = restricted_number_type("BatchSize", int, [(">=", 1), ("<=", MAX_BATCH)])
 Processes = restricted_number_type("Processes", int, [(">=", 1), ("<=", MAX_PROCESSES)])
 Count = restricted_number_type("Count", int, [(">=", 1), ("<=", MAX_STEPS)])
+Port = restricted_number_type("Port", int, [(">=", 1), ("<=", 65535)])
 ImageSize = restricted_number_type("ImageSize", int, [(">=", 8), ("<=", 4096)])
 UnitInterval = ClosedUnitInterval
 Cosine = restricted_number_type("Cosine", float, [(">=", -1), ("<=", 1)])

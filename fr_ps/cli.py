@@ -32,6 +32,7 @@ COMMAND_MODULES = {
     "identify": ("search each session in a gallery", "recognition"),
     "verify": ("compare each session with its claimed subject", "recognition"),
     "forget": ("remove a subject from a gallery", "recognition"),
+    "demo": ("a local page that shows what a model computes from a capture", "demo"),
     "runs": ("list the runs of this folder with their true status", "runs"),
     "sync": ("deliver undelivered events to MLflow", "runs"),
     "models": ("size and speed of every backbone", "models"),

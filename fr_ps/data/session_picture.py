@@ -52,7 +52,12 @@ def session_tiles(view: SessionView) -> dict[str, list[Tile]]:
 
 def albedo_white(view: SessionView) -> float:
     """The albedo that is shown white."""
-    return _white(view.albedo[view.mask])
+    return display_white(view.albedo[view.mask])
+
+
+def display_white(values: np.ndarray) -> float:
+    """The value that is shown white: most values are below it."""
+    return max(float(np.percentile(values, _BRIGHT)), 1e-6)
 
 
 def to_gray(plane: np.ndarray, black: float, white: float) -> np.ndarray:
@@ -110,7 +115,7 @@ def _recorded_tiles(view: SessionView) -> list[Tile]:
     if view.recorded is None:
         return []
     pictures, lights = view.recorded.pictures, view.recorded.lights
-    white = _white(pictures[:, view.mask])
+    white = display_white(pictures[:, view.mask])
     chosen = np.unique(np.linspace(0, len(pictures) - 1, min(len(pictures), MAX_PICTURES)).round().astype(int))
     return [
         Tile(f"light {number + 1}: {_describe_light(lights[number])}", to_gray(pictures[number], 0, white)) for number in chosen
@@ -127,7 +132,7 @@ def _map_tiles(view: SessionView) -> list[Tile]:
         Tile("confidence: 1 is white", to_gray(view.confidence, 0, 1)),
     ]
     if view.recorded:
-        white = RESIDUAL_WHITE * _white(view.recorded.pictures[:, view.mask])
+        white = RESIDUAL_WHITE * display_white(view.recorded.pictures[:, view.mask])
         residual = to_gray(view.recorded.residual * view.mask, 0, white)
         tiles.append(Tile(f"residual: {residual_share(view):.1%}, {RESIDUAL_WHITE:.0%} is white", residual))
     return tiles
@@ -146,10 +151,6 @@ def _describe_light(light: np.ndarray) -> str:
     """Azimuth and elevation of a unit vector in degrees, with the signs of lights.csv."""
     azimuth, elevation = np.degrees([np.arctan2(-light[0], light[2]), np.arcsin(np.clip(light[1], -1, 1))])
     return f"azimuth {azimuth:.0f}, elevation {elevation:.0f}"
-
-
-def _white(values: np.ndarray) -> float:
-    return max(float(np.percentile(values, _BRIGHT)), 1e-6)
 
 
 def _fit(picture: np.ndarray) -> Image.Image:

@@ -14,19 +14,21 @@ from fr_ps.data.layout import QUALITY, map_file, read_map, session_folder
 from fr_ps.data.preparation import find_preparation, read_prepared_capture, read_record
 from fr_ps.errors import InputError
 from fr_ps.npy import read_array
+from fr_ps.photometric.captures import Capture
 from fr_ps.photometric.frame import Frame
 from fr_ps.photometric.relight import calibrated_pictures, residual_image
 from fr_ps.photometric.sources import CaptureSource, list_sources
 from fr_ps.tables import SessionKey, suggest_session
 
 CONFIDENCE_FILE = "confidence.npy"
-_MEANINGS = {
+QUALITY_MEANINGS = {
     "residual": "of least squares, relative; lights, motion, shadows, highlights",
     "imbalance": "the same for the mean pixel; a light that failed",
     "shadowed": "share of observations in shadow",
     "integrability": "degrees between the normals and those of the depth",
     "saturated": "share of observations at the camera's limit",
 }
+"""Measure of `session_quality` to its meaning. Lower is better in every measure."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,30 @@ def view_session(root: Path, labels: Labels, row: int, captures: Path | None = N
     )
 
 
+def compare_with_capture(capture: Capture, details: dict[str, Any], albedo: np.ndarray, normal: np.ndarray) -> Recorded:
+    """The pictures of `capture`, and what its maps leave unexplained of them.
+
+    Args:
+        capture: as recorded.
+        details: of the preparation of its maps, from `capture_to_maps`.
+        albedo: (H, W).
+        normal: (H, W, 3) unit vectors.
+    """
+    frame = Frame(**details["frame"]).scaled(1 / capture.reduction)
+    pictures, lights = calibrated_pictures(capture, frame, np.array(details["intensities"]), details["ambient"])
+    return Recorded(pictures, lights, residual_image(pictures, lights, albedo, normal, frame.stretch))
+
+
+def quality_spread(labels: Labels) -> dict[str, tuple[float, float]]:
+    """Measure to its median and 95th percentile, of each quality column of the table that has a number."""
+    spread = {}
+    for name in [name for name in labels.columns if name.startswith(QUALITY)]:
+        values = pd.to_numeric(pd.Series(labels.columns[name]), errors="coerce")
+        if values.notna().any():
+            spread[name.removeprefix(QUALITY)] = float(values.median()), float(values.quantile(0.95))
+    return spread
+
+
 def _read_maps(root: Path, subject: str, session: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Albedo, normals (H, W, 3), depth and confidence of one session."""
     folder = session_folder(root, subject, session)
@@ -164,13 +190,11 @@ def _read_recorded(
     settings = {name: value for name, value in preparation.items() if name not in ("format", "prior", "align")}
     settings["layout"] = details.get("layout", "auto")  # version 0.1 did not record it
     capture = read_prepared_capture(source.folder, PrepareConfig(captures="", out="", **settings), source.root)
-    frame = Frame(**details["frame"]).scaled(1 / capture.reduction)
-    intensities = np.array(details["intensities"])
-    if len(intensities) != len(capture.images):
-        counts = f"{len(capture.images)} lights, but the maps were made with {len(intensities)}"
+    lights = len(details["intensities"])
+    if lights != len(capture.images):
+        counts = f"{len(capture.images)} lights, but the maps were made with {lights}"
         raise InputError(f"{source.folder}: {counts}; name the captures from which {root} was prepared")
-    pictures, lights = calibrated_pictures(capture, frame, intensities, details["ambient"])
-    return Recorded(pictures, lights, residual_image(pictures, lights, albedo, normal, frame.stretch))
+    return compare_with_capture(capture, details, albedo, normal)
 
 
 def _labels_of(labels: Labels, row: int) -> dict[str, str]:
@@ -191,11 +215,7 @@ def _describe_preparation(preparation: dict[str, Any], shape: tuple[int, ...]) -
 
 def _quality_of(labels: Labels, row: int) -> list[tuple[str, float | None, float, float, str]]:
     rows = []
-    for name in [name for name in labels.columns if name.startswith(QUALITY)]:
-        values = pd.to_numeric(pd.Series(labels.columns[name]), errors="coerce")
-        measure = name.removeprefix(QUALITY)
-        if values.notna().any():
-            value = None if np.isnan(values[row]) else float(values[row])
-            spread = float(values.median()), float(values.quantile(0.95))
-            rows.append((measure, value, *spread, _MEANINGS.get(measure, "")))
+    for measure, spread in quality_spread(labels).items():
+        value = float(pd.to_numeric(labels.columns[QUALITY + measure][row], errors="coerce"))
+        rows.append((measure, None if np.isnan(value) else value, *spread, QUALITY_MEANINGS.get(measure, "")))
     return rows

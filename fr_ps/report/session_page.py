@@ -68,16 +68,34 @@ def render_session_page(
         f"<h2>{escape_text(name)}</h2>" + "".join(_figure(caption, png) for caption, png in figures)
         for name, figures in pictures.items()
     )
+    controls, script = _relight_parts(albedo, normal, white)
+    return (
+        f"{_head(title)}<h1>{escape_text(title)}</h1><table>{about}</table><h2>Relight</h2>{controls}"
+        f"{f'<h2>Quality</h2>{table_html(quality)}' if quality else ''}{sections}{script}</html>\n"
+    )
+
+
+def render_relight_page(title: str, albedo: np.ndarray, normal: np.ndarray, white: float) -> str:
+    """A page of the relit picture and its sliders alone, for a frame in another page. Arguments as `render_session_page`."""
+    controls, script = _relight_parts(albedo, normal, white)
+    return f"{_head(title)}<style>body{{margin:0;padding:0;background:none!important}}</style>{controls}{script}</html>\n"
+
+
+def _head(title: str) -> str:
+    return (
+        f'<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=Content-Security-Policy content="{_POLICY}">'
+        f'<meta name=viewport content="width=device-width"><title>{escape_text(title)}</title><style>{STYLE}{_PAGE_STYLE}</style>'
+    )
+
+
+def _relight_parts(albedo: np.ndarray, normal: np.ndarray, white: float) -> tuple[str, str]:
+    """The picture with its sliders, and the script that must follow them."""
     surface = _surface(albedo, normal, white)
     canvas = f"<canvas id=relit width={surface['width']} height={surface['height']}></canvas>"
     script = Path(__file__).with_name("relight.js").read_text(encoding="utf-8")
     return (
-        f'<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=Content-Security-Policy content="{_POLICY}">'
-        f'<meta name=viewport content="width=device-width"><title>{escape_text(title)}</title>'
-        f"<style>{STYLE}{_PAGE_STYLE}</style><h1>{escape_text(title)}</h1><table>{about}</table>"
-        f"<h2>Relight</h2><div class=relight>{canvas}{_CONTROLS}</div>"
-        f"{f'<h2>Quality</h2>{table_html(quality)}' if quality else ''}{sections}"
-        f"<script type=application/json id=surface>{json.dumps(surface)}</script><script>{script}</script></html>\n"
+        f"<div class=relight>{canvas}{_CONTROLS}</div>",
+        f"<script type=application/json id=surface>{json.dumps(surface)}</script><script>{script}</script>",
     )
 
 

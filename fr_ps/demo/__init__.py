@@ -1,0 +1,1 @@
+"""A local page that shows what a model computes from one capture."""

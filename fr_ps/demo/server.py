@@ -1,0 +1,69 @@
+"""Serves the page on this computer only: no analytics, no shared link, no fonts or scripts of other servers."""
+
+import os
+import socket
+import tempfile
+from contextlib import closing
+from importlib.util import find_spec
+
+from fr_ps.demo.demonstrator import Demonstrator
+from fr_ps.errors import InputError, one_line
+from fr_ps.progress import echo
+
+HOST = "127.0.0.1"
+_MAX_FILE_SIZE = "1gb"
+_SHUTDOWN_SECONDS = 2
+"""An open page keeps a connection. It is closed after this time."""
+
+
+def check_extra() -> None:
+    """Raise an InputError if Gradio is not installed."""
+    if find_spec("gradio") is None:
+        raise InputError("the demonstrator needs Gradio, which is not installed; pip install 'fr-ps[demo]'")
+
+
+def check_port(port: int) -> None:
+    """Raise an InputError if no server can listen on `port`."""
+    with closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise InputError(f"--port {port}: cannot be opened on {HOST} ({one_line(error)}); give another --port") from None
+
+
+def serve(demonstrator: Demonstrator, port: int) -> None:
+    """Serve the page until SIGINT or SIGTERM. Uploads are deleted then."""
+    with tempfile.TemporaryDirectory(prefix="fr_ps_demo_") as uploads:
+        # Gradio reads these when it is imported or builds a page.
+        os.environ |= {"GRADIO_TEMP_DIR": uploads, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        import gradio as gr
+        import uvicorn
+        from fastapi import FastAPI
+        from fastapi.middleware.trustedhost import TrustedHostMiddleware
+
+        from fr_ps.demo.page import STYLE_FILE, build_page
+
+        app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+        # Pages of other sites cannot read this one under a name of their own that they point to this address.
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+        gr.mount_gradio_app(
+            app,
+            build_page(demonstrator),
+            path="/",
+            server_name=HOST,
+            server_port=port,
+            footer_links=[],
+            run_history=False,
+            show_error=False,
+            max_file_size=_MAX_FILE_SIZE,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            theme=gr.themes.Default(
+                primary_hue="indigo", font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")
+            ),
+            css=STYLE_FILE.read_text(encoding="utf-8"),
+        )
+        echo(f"demo: http://{HOST}:{port} (Ctrl-C ends it)")
+        uvicorn.run(app, host=HOST, port=port, log_level="warning", timeout_graceful_shutdown=_SHUTDOWN_SECONDS)
