@@ -579,6 +579,7 @@ FLAGS = {
     ("identify", "top"),
     ("identify", "fmr"),
     ("identify", "threshold"),
+    ("demo", "port"),
     ("verify", "batch"),
     ("verify", "fmr"),
     ("verify", "threshold"),

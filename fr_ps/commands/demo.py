@@ -27,16 +27,16 @@ def _add_arguments(demo: Parser) -> None:
 
 def _demo(arguments: Namespace) -> None:
     from fr_ps.demo.demonstrator import open_demonstrator
-    from fr_ps.demo.server import check_extra, check_port, serve
+    from fr_ps.demo.server import bind_port, check_extra, serve
     from fr_ps.serving.gallery import read_gallery
     from fr_ps.serving.recognizer import load_recognizer
 
     check_extra()
-    check_port(arguments.port)
+    bound = bind_port(arguments.port)
     gallery = read_gallery(Path(arguments.gallery)) if arguments.gallery else None
     captures, data = (Path(path) if path else None for path in (arguments.captures, arguments.data))
     recognizer = load_recognizer(arguments.model, arguments.device)
-    serve(open_demonstrator(recognizer, gallery, captures, data, arguments.prior), arguments.port)
+    serve(open_demonstrator(recognizer, gallery, captures, data, arguments.prior), bound)
 
 
 COMMANDS = {"demo": Command(_add_arguments, _demo)}

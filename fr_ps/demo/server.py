@@ -3,7 +3,6 @@
 import os
 import socket
 import tempfile
-from contextlib import closing
 from importlib.util import find_spec
 
 from fr_ps.demo.demonstrator import Demonstrator
@@ -12,7 +11,7 @@ from fr_ps.progress import echo
 
 HOST = "127.0.0.1"
 _MAX_FILE_SIZE = "1gb"
-_SHUTDOWN_SECONDS = 2
+_SHUTDOWN_SECONDS = 1
 """An open page keeps a connection. It is closed after this time."""
 
 
@@ -22,18 +21,25 @@ def check_extra() -> None:
         raise InputError("the demonstrator needs Gradio, which is not installed; pip install 'fr-ps[demo]'")
 
 
-def check_port(port: int) -> None:
-    """Raise an InputError if no server can listen on `port`."""
-    with closing(socket.socket()) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise InputError(f"--port {port}: cannot be opened on {HOST} ({one_line(error)}); give another --port") from None
+def bind_port(port: int) -> socket.socket:
+    """A socket of this computer only at `port`.
+
+    Raises:
+        InputError: another process uses the port, or it is not allowed.
+    """
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((HOST, port))
+    except OSError as error:
+        bound.close()
+        raise InputError(f"--port {port}: cannot be opened on {HOST} ({one_line(error)}); give another --port") from None
+    return bound
 
 
-def serve(demonstrator: Demonstrator, port: int) -> None:
-    """Serve the page until SIGINT or SIGTERM. Uploads are deleted then."""
+def serve(demonstrator: Demonstrator, bound: socket.socket) -> None:
+    """Serve the page on the socket of `bind_port` until SIGINT or SIGTERM. Uploads are deleted then."""
+    port = bound.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="fr_ps_demo_") as uploads:
         # Gradio reads these when it is imported or builds a page.
         os.environ |= {"GRADIO_TEMP_DIR": uploads, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -66,4 +72,6 @@ def serve(demonstrator: Demonstrator, port: int) -> None:
             css=STYLE_FILE.read_text(encoding="utf-8"),
         )
         echo(f"demo: http://{HOST}:{port} (Ctrl-C ends it)")
-        uvicorn.run(app, host=HOST, port=port, log_level="warning", timeout_graceful_shutdown=_SHUTDOWN_SECONDS)
+        # At the end, connections of open pages are cut, which uvicorn logs as errors. Gradio prints those of the page itself.
+        config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=_SHUTDOWN_SECONDS)
+        uvicorn.Server(config).run([bound])
