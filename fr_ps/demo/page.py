@@ -36,7 +36,7 @@ def build_page(demonstrator: Demonstrator) -> "gradio.Blocks":
         with gr.Row():
             with gr.Column(scale=1, min_width=260):
                 picked = gr.Dropdown(names, value=names[0] if names else None, label="Capture", visible=bool(names))
-                files = gr.File(file_count="multiple", label="Or upload a capture")
+                files = gr.File(file_count="multiple", label="Or upload a capture", elem_classes="fr_ps_upload")
                 gr.Markdown(UPLOAD_HELP, elem_classes="upload_help")
                 upload = gr.Button("Analyse the upload", variant="primary")
                 choices = [
@@ -52,11 +52,11 @@ def build_page(demonstrator: Demonstrator) -> "gradio.Blocks":
         def analyse_picked(name: str | None, rate: float | None) -> Answer:
             return answer(demonstrator, lambda: demonstrator.analyse(name), rate) if name else (None, "", "")
 
-        def analyse_uploaded(paths: list[str] | None, rate: float | None) -> Answer:
-            return answer(demonstrator, lambda: demonstrator.analyse_files(paths or []), rate)
+        def analyse_uploaded(paths: list[str] | None, rate: float | None) -> tuple[None, *Answer]:
+            return None, *answer(demonstrator, lambda: demonstrator.analyse_files(paths or []), rate)  # None: nothing is picked
 
         gr.on([page.load, picked.input], analyse_picked, [picked, fmr], outputs, api_visibility="private")
-        upload.click(analyse_uploaded, [files, fmr], outputs, api_visibility="private")
+        upload.click(analyse_uploaded, [files, fmr], [picked, *outputs], api_visibility="private")
         fmr.input(identify, [analysis, fmr], identity, api_visibility="private")
     return page
 

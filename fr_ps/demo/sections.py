@@ -54,11 +54,11 @@ def identity_section(
 
 
 def _folder_note(key: SessionKey, gallery: Gallery) -> str:
-    """Whom the capture shows by the name of its folder, and whether the gallery knows it; empty for an upload."""
-    subject = key[0]
+    """The subject of a capture by the name of its folder, and whether it is enrolled; empty for an upload."""
+    subject, session = key
     if key == UPLOAD:
         return ""
-    if key in set(zip(gallery.table["id"], gallery.table["session"])):
+    if ((gallery.table["id"] == subject) & (gallery.table["session"] == session)).any():
         return f" This very session is enrolled: the score of {subject} includes its comparison with itself."
     enrolled = "an enrolled subject" if subject in gallery.subjects else "a subject that is not enrolled"
     return f" By its folder, this capture shows {subject}, {enrolled}."
@@ -77,10 +77,10 @@ def threshold_meaning(threshold: ValidationThreshold | None, subjects: int = 1) 
     if subjects > 1:
         strangers = _percent(1 - (1 - threshold.fmr) ** subjects, 0)
         sentences.append(
-            f"A search makes {subjects} comparisons: expect a false match for about {strangers} of people who are not enrolled."
+            f"A search makes {subjects} comparisons: expect a false match for about {strangers} of people outside the gallery."
         )
     if threshold.support:
-        sentences.append(f"Low support: {threshold.support}.")
+        sentences.append(f"{threshold.support[:1].upper()}{threshold.support[1:]}.")
     return " ".join(sentences)
 
 
@@ -180,12 +180,13 @@ def _quality_section(analysis: Analysis, spread: dict[str, tuple[float, float]],
             if known and value > known[1]:
                 cells[0] = cells[0].replace("<td class=number>", '<td class="number high" title="above the 95th percentile">')
         rows.append(f"<tr>{''.join(cells)}<td>{escape_text(QUALITY_MEANINGS.get(measure, ''))}</td></tr>")
+    colored = " Coloured: above the 95th percentile." if spread else ""
     columns = "<th class=number>median of the data set</th><th class=number>95th percentile</th>" if spread else ""
     return (
         "<h2>Quality</h2>"
         f"<p>{escape_text(_norm_text(analysis.embedding, gallery))}</p><table><thead><tr><th>measure</th>"
         f"<th class=number>this capture</th>{columns}<th>meaning</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
-        "<p class=why>Lower is better in every measure of the table.</p>"
+        f"<p class=why>Lower is better in every measure of the table.{colored}</p>"
     )
 
 

@@ -50,7 +50,7 @@ def served(both: Path, gallery: Gallery, captures: Path, tmp_path: Path) -> Iter
         port = probe.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     model = Path(shutil.copytree(both, tmp_path / "model"))
-    points = (ValidationThreshold(0.1, -1.0, 16, 160, ""), ValidationThreshold(0.01, 1.1, 1, 160, "few pairs"))
+    points = (ValidationThreshold(0.1, -1.0, 16, 160, ""), ValidationThreshold(0.01, 1.1, 1, 160, "low support: few pairs"))
     write_thresholds(model, Thresholds(2, 8, points, {}))
     command = [sys.executable, "-m", "fr_ps", "demo", "--model", str(model), "--gallery", str(gallery.folder)]
     command += ["--captures", str(captures), "--port", str(port)]

@@ -27,7 +27,7 @@ def test_the_meaning_of_a_threshold_has_its_counts_and_the_rate_of_a_search() ->
     for part in ("score of 0.4100 or above", "at most 1 %", "15 of 2,000 pairs", "0.75 %", "20 comparisons", "18 % of people"):
         assert part in text  # 1 - 0.99^20 = 0.182
     assert "comparisons" not in threshold_meaning(THRESHOLD)
-    assert "Low support: few pairs." in threshold_meaning(replace(THRESHOLD, support="few pairs"))
+    assert threshold_meaning(replace(THRESHOLD, support="low support: few pairs")).endswith(" Low support: few pairs.")
     assert "without a validation set" in threshold_meaning(None)
 
 
