@@ -32,6 +32,8 @@ from fr_ps.training.divergence import DivergedError
 from fr_ps.training.train import FitResult, fit
 
 TRIAL_TAG = "fr_ps.trial"
+_EPOCH_METRIC = "train/loss/total"
+"""A metric that every epoch of a training logs."""
 _DELIVERY_TIMEOUT = 3.0
 """At its end, a trial waits until its events are delivered to MLflow, at most this many seconds without an acknowledgement.
 
@@ -187,7 +189,7 @@ def _train_or_copy(context: WorkerContext, trial: optuna.Trial, params: dict[str
         run.log_params(flatten(with_settings(spec.base, params_to_settings(params))))
         reason = f"same settings as trial {duplicate.number}; values copied"
         return TrialResult("complete", tuple(duplicate.values or ()), reason, int(duplicate.user_attrs.get(EPOCHS, 0)))
-    callback = _PruningCallback(context, trial)
+    callback = _PruningCallback(context, trial, run)
     try:
         config = with_settings(spec.base, params_to_settings(params))
     except InputError as error:
@@ -215,10 +217,10 @@ class _PruningCallback:
     """Reports each epoch's validation to the study, and prunes.
 
     Attributes:
-        epoch: last trained epoch; 0 before the first.
+        epoch: last trained epoch, also before a resume; 0 before the first.
     """
 
-    def __init__(self, context: WorkerContext, trial: optuna.Trial) -> None:
+    def __init__(self, context: WorkerContext, trial: optuna.Trial, run: Run) -> None:
         self.trial = trial
         objectives = context.spec.objectives
         self.objective = objectives[0] if len(objectives) == 1 else ""
@@ -226,7 +228,8 @@ class _PruningCallback:
             lambda: context.storage.rdb.get_trial(context.storage.trial_id(context.study, trial.number))
         )
         self.reported_epochs = set(stored.intermediate_values)
-        self.epoch = max(self.reported_epochs, default=0)
+        # With several objectives nothing is reported to the study; the run has the epochs before a resume.
+        self.epoch = max(self.reported_epochs | run.metric_history.get(_EPOCH_METRIC, {}).keys(), default=0)
 
     def __call__(self, epoch: int, validation: Metrics) -> None:
         self.epoch = max(self.epoch, epoch)

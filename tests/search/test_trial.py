@@ -1,5 +1,6 @@
 """One trial: how each end of its training shows in the study and in the run."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from fr_ps.search.samplers import build_pruner
 from fr_ps.search.spec import build_study_spec
 from fr_ps.search.storage import Storage, open_study
 from fr_ps.search.trial import TrialResult, WorkerContext, run_trial, trial_run_id
-from fr_ps.search.trial_queue import acquire
+from fr_ps.search.trial_queue import acquire, release
 from fr_ps.tracking.listing import last_status
+from fr_ps.tracking.run import Run
 from fr_ps.tracking.run_folder import ParentRun
 from fr_ps.training.divergence import DivergedError
 from tests.tracking import servers
@@ -91,6 +93,34 @@ def test_a_signal_or_a_full_disk_leaves_the_trial_running(
     (trial,) = context.study.get_trials()
     assert (trial.state, trial.intermediate_values) == (TrialState.RUNNING, {1: 0.5})
     assert last_status(context.runs / trial_run_id(trial)) == ("FAILED" if isinstance(error, DiskFullError) else "KILLED")
+
+
+def test_with_several_objectives_a_resumed_trial_continues_its_epochs(
+    context: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error in its first epoch after the resume is no sign of infeasible settings: they trained before."""
+    objectives: Any = {OBJECTIVE: "maximize", "cost/parameters": "minimize"}
+    spec = replace(context.spec, config=replace(context.spec.config, objectives=objectives))
+    open_study(context.storage, "two", list(objectives.values()))
+    study = optuna.load_study(study_name="two", storage=context.storage.rdb)
+    context = replace(context, spec=spec, study=study)
+
+    def fit(_config: Config, run: Run, _echo: Any, on_epoch: Any) -> None:
+        if run.metric_history:
+            raise ValueError("after the resume")
+        for epoch in (1, 2):
+            run.log_metrics({"train/loss/total": 1.0}, epoch)
+            on_epoch(epoch, Metrics({OBJECTIVE: 0.5}))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fr_ps.search.trial.fit", fit)
+    number, slots = acquire(context.storage, study, 9)
+    assert number is not None
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(context, number, slots.slot_of(number))
+    release(context.storage, study, number)
+    assert acquire(context.storage, study, 9)[0] == number
+    assert run_trial(context, number, slots.slot_of(number)) == TrialResult("failed", None, "ValueError: after the resume", 2)
 
 
 def test_the_pruner_ends_a_trial(context: WorkerContext, monkeypatch: pytest.MonkeyPatch) -> None:
