@@ -38,3 +38,7 @@ class HtmlPage(HTMLParser):
 
     def cells(self, number: int) -> list[list[str]]:
         return [[text for text, _ in row] for row in self.tables[number]]
+
+    def tags_of(self, name: str) -> list[tuple[str, dict[str, str | None]]]:
+        """The tags of this name with their attributes."""
+        return [(tag, attributes) for tag, attributes in self.tags if tag == name]

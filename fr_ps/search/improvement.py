@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -55,18 +56,43 @@ class Improvement:
         )
         return Table("gain", "Best settings and base settings on the test subjects", header, rows, note)
 
+    def tracked_metrics(self) -> dict[str, float]:
+        """The metrics of the study's run in the order of its table: the first difference and its interval, the others."""
+        found: dict[str, float] = {}
+        for one in self.differences[:1]:
+            interval = {f"gain_low/{one.name}": one.low, f"gain_high/{one.name}": one.high}
+            found = {f"gain/{one.name}": one.value} | {name: value for name, value in interval.items() if np.isfinite(value)}
+        return found | {f"gain/{one.name}": one.value for one in self.differences}
+
+    @property
+    def outcome(self) -> Literal["better", "worse", "neither", "seeds"]:
+        """Whether the best settings improve the first metric beyond bootstrap interval and seed noise.
+
+        neither: the interval includes zero, or there is none; seeds: it excludes zero, but the difference is at most twice its
+        standard error between seeds, or that is unknown.
+        """
+        one = self.differences[0]
+        if one.better == "neither":
+            return "neither"
+        if not abs(one.value) > 2 * self.seed_error[one.name]:  # also where the error is NaN
+            return "seeds"
+        return "better" if one.better == "first" else "worse"
+
     def summary(self) -> str:
-        """Whether the best settings improve the first metric beyond bootstrap interval and seed noise, in a sentence."""
+        """The outcome with its numbers in a sentence."""
         if not self.differences:
             return "improvement over the base not measured: no metric is defined on the test subjects"
         one = self.differences[0]
         error = self.seed_error[one.name]
         noise = f"standard error between seeds {error:.4f}" if np.isfinite(error) else "seed noise unknown with one seed"
         numbers = f"{one.name} {one.first:.4f} and {one.second:.4f}, difference {one.value:+.4f} {one.interval_text}; {noise}"
-        if one.better != "neither" and not abs(one.value) > 2 * error:  # also where the error is NaN
-            return f"the best settings differ from the base, perhaps only by seed noise: {numbers}"
-        verdict = {"first": "better than", "second": "WORSE than", "neither": "not significantly different from"}[one.better]
-        return f"the best settings are {verdict} the base: {numbers}"
+        verdict = {
+            "better": "are better than the base",
+            "worse": "are WORSE than the base",
+            "neither": "are not significantly different from the base",
+            "seeds": "differ from the base, perhaps only by seed noise",
+        }[self.outcome]
+        return f"the best settings {verdict}: {numbers}"
 
 
 def measure_improvement(

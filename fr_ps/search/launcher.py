@@ -1,84 +1,36 @@
 """Runs a search: opens the study and its MLflow run, supervises the workers, reports results, trains the final runs."""
 
 import json
-import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 
-from fr_ps.data.builtin import resolve_root
-from fr_ps.device import pick_device
 from fr_ps.errors import InputError
-from fr_ps.files import write_text
 from fr_ps.json_files import parse_json
-from fr_ps.markdown import markdown_lines
-from fr_ps.models.inference import BATCH_SIZE
 from fr_ps.progress import echo, no_progress, progress
-from fr_ps.report.table import table_text
 from fr_ps.search.checks import check_data_and_objectives, require_effect
-from fr_ps.search.final_runs import FinalRuns, train_final_runs, validation_score
-from fr_ps.search.improvement import measure_improvement
 from fr_ps.search.progress_monitor import ProgressMonitor
-from fr_ps.search.results import BEST_FILE, TRIALS_FILE, best_trial, top_trials, write_results
+from fr_ps.search.reporting import report_results
+from fr_ps.search.running_search import RunningSearch
 from fr_ps.search.samplers import build_pruner
-from fr_ps.search.spec import StudySpec, first_metric, require_same_definition
+from fr_ps.search.spec import StudySpec, require_same_definition
 from fr_ps.search.storage import Storage, open_study, with_database_retries
-from fr_ps.search.trial import TRIAL_TAG, trial_run_id
-from fr_ps.search.trial_queue import read_slots
 from fr_ps.search.worker_pool import run_workers
-from fr_ps.serving.registry import register
-from fr_ps.tables import format_csv
 from fr_ps.tracking.lifecycle import ensure_parent_folder, refresh_parent, resume_run, start_parent_run
-from fr_ps.tracking.listing import mark_interrupted
 from fr_ps.tracking.run import Run
-from fr_ps.tracking.run_folder import RUNS_FOLDER, ParentRun, RunInfo, read_run_info
+from fr_ps.tracking.run_folder import RUNS_FOLDER, ParentRun, RunInfo
 from fr_ps.tracking.run_lock import is_locked
-from fr_ps.tracking.sync import pending_runs, sync
 
 _DEFINITION, _STUDY_RUN, _DATA = "fr_ps.definition", "fr_ps.parent", "fr_ps.data_digest"
 """Attributes of the study in the database: its definition, its run, the digest of its data."""
 _METADATA_TIMEOUT = 60.0
 """Seconds to wait for these attributes, which the process that creates the study writes."""
-
-
-@dataclass(frozen=True)
-class RunningSearch:
-    """The search that this process runs: an open study and its run.
-
-    Attributes:
-        spec: of the study.
-        study: in the database.
-        run_info: of the study's run, as it started.
-        parent: the study's run in MLflow.
-        folder: of the study's run, on the machine where it started.
-        workers: number of processes on this machine.
-        runs: folder of the runs.
-    """
-
-    spec: StudySpec
-    study: optuna.Study
-    run_info: RunInfo
-    parent: ParentRun
-    folder: Path
-    workers: int
-    runs: Path
-
-    @property
-    def threads(self) -> int:
-        """Threads of each worker; 0: PyTorch's default."""
-        share = max(1, (os.cpu_count() or 1) // self.workers) if self.workers > 1 else 0
-        return self.spec.base.train.threads or share
-
-    @property
-    def all_finished(self) -> bool:
-        """Whether every trial has ended."""
-        return read_slots(self.study, self.spec.trials).all_finished
 
 
 @dataclass(frozen=True)
@@ -123,13 +75,13 @@ def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
             echo(f"this study is led from {search.run_info.host}; joining as a worker")
         _supervise_workers(search, run)
         if run is not None:
-            _report_results(search, run)
+            report_results(search, run)
     if run is None and search.all_finished:
         # The leader may have been killed: log and report in its place. All trials have ended, so that no worker starts.
         with _leader_run(search) as run:
             if run is not None:
                 _supervise_workers(search, run)
-                _report_results(search, run)
+                report_results(search, run)
     return search.parent.mlflow_id
 
 
@@ -234,86 +186,3 @@ def _log_params(search: RunningSearch, run: Run) -> None:
     run.log_params({f"space/{name}": str(dimension) for name, dimension in spec.space.as_json().items()})
     run.log_params({"search/objectives": ", ".join(f"{direction} {name}" for name, direction in config.objectives.items())})
     run.set_tags({"fr_ps.kind": "search", "fr_ps.study": config.study.name})
-
-
-def _report_results(search: RunningSearch, run: Run) -> None:
-    """Write and print the results, and train the final runs.
-
-    Raises:
-        InputError: no trial is complete.
-    """
-    spec, study, report = search.spec, search.study, run.folder / "report"
-    _sync_trial_runs(search)
-    missing = write_results(spec, study, report)
-    run.log_artifact(report, "report")
-    echo("\n" + table_text(top_trials(spec, study)))
-    for line in missing:
-        echo(f"plot not drawn: {line}")
-    best = best_trial(study)
-    if best is None:
-        raise InputError(f"study {study.study_name!r} has no complete trial; see the reasons in {report / TRIALS_FILE}")
-    values = ", ".join(f"{name} {value:.4f}" for name, value in zip(spec.objectives, best.values))
-    note = [f"best: trial {best.number}, {values}"]
-    echo(f"\n{note[0]}\nbest settings: {report / BEST_FILE}\nplots: {report / 'search.html'}")
-    run.set_tags({f"{TRIAL_TAG}.best": str(best.number)})
-    if spec.config.after.seeds:
-        note += _report_final_runs(search, run, report)
-    run.set_tags({"mlflow.note.content": markdown_lines(note)})
-
-
-def _sync_trial_runs(search: RunningSearch) -> None:
-    """Deliver the pending events of the trial runs on this machine to MLflow, including runs of killed workers."""
-    ids = dict.fromkeys(trial_run_id(trial) for trial in search.study.get_trials(deepcopy=False))
-    folders = [search.runs / run_id for run_id in ids if run_id]
-    present = [folder for folder in folders if folder.is_dir() and not is_locked(folder)]
-    for folder in present:
-        with suppress(InputError):  # fr-ps runs reports damaged folders
-            mark_interrupted(folder)
-    pending = [folder for folder in pending_runs(search.runs) if folder in present]
-    for result in sync(pending, no_progress):
-        if result.reason:
-            echo(
-                f"MLflow unreachable: {result.remaining} events of run {result.id} are buffered ({result.reason}); "
-                "later: fr-ps sync"
-            )
-            return
-
-
-def _report_final_runs(search: RunningSearch, run: Run, report: Path) -> list[str]:
-    """Train the final runs, measure the improvement, register the best run; returns a line for each result."""
-    spec, after = search.spec, search.spec.config.after
-    echo(f"\ntraining the best settings and the base settings with {after.seeds} seeds each")
-    final_runs = train_final_runs(spec, search.study, search.parent, search.runs, run.folder, search.workers, search.threads)
-    lines = []
-    if spec.base.data.test_people or spec.base.data.folds or spec.base.data.split:
-        lines.append(_report_improvement(spec, final_runs, run, report))
-    else:
-        lines.append("no test subjects (data.test_people is 0): improvement over the base not measured")
-    if after.register:
-        lines.append(_register_best(spec, final_runs, after.register))
-    echo("\n".join(lines))
-    return lines
-
-
-def _report_improvement(spec: StudySpec, final_runs: FinalRuns, run: Run, report: Path) -> str:
-    config = spec.base
-    with progress("score on test", len(final_runs.best) + len(final_runs.base), "models") as advance:
-        root = resolve_root(config.data.root, config.synthetic)
-        device = pick_device(config.device)
-        improvement = measure_improvement(final_runs, first_metric(spec.config), root, device, BATCH_SIZE, advance)
-    table = improvement.table()
-    write_text(report / f"{table.name}.csv", format_csv(table.header, table.rows))
-    run.log_metrics({f"gain/{one.name}": one.value for one in improvement.differences}, 0)
-    run.log_artifact(report, "report")
-    echo("\n" + table_text(table) + "\n")
-    return improvement.summary()
-
-
-def _register_best(spec: StudySpec, final_runs: FinalRuns, name: str) -> str:
-    """Register the final run with the best settings and the best validation; returns a line with the model's version."""
-    metric = first_metric(spec.config)
-    best = max(final_runs.best, key=lambda folder: validation_score(folder, metric))
-    if not read_run_info(best).mlflow_id:
-        return f"not registered: run {best.name} is not in MLflow yet; run fr-ps sync, and start the search again"
-    tags = {"fr_ps.study": spec.config.study.name, TRIAL_TAG: str(final_runs.trial)}
-    return f"registered as {register(best.name, name, tags, runs=best.parent).uri}: run {best.name}"

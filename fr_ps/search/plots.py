@@ -1,4 +1,4 @@
-"""Plots of a study, drawn by optuna.visualization: one HTML page that works offline, and a PNG of each plot."""
+"""Plots of a study, drawn by optuna.visualization: with plotly for the page, and with matplotlib as PNG files."""
 
 import math
 import warnings
@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import plotly.graph_objects as go
 from optuna import visualization as interactive
@@ -14,42 +15,66 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState, create_trial
 from optuna.visualization import matplotlib as static
-from plotly.offline import get_plotlyjs
+from plotly.colors import sample_colorscale
 
-from fr_ps.files import write_atomic, write_text
+from fr_ps.files import write_atomic
 from fr_ps.report.figures import plot_png
-from fr_ps.report.html_page import escape_text, table_html
-from fr_ps.report.table import Table
 from fr_ps.search.space import decode_choice
 
 _TREE_DEPTH = 6
 """Depth of the trees of the importance forest. Optuna's 64 changes no share by more than 0.01 and takes three times as long for
 200 trials."""
-# By default plotly shows a button that uploads the figure to cloud.plotly.com.
-_BUTTONS = {"showSendToCloud": False, "displaylogo": False, "responsive": True, "typesetMath": False}
-_STYLE = (
-    "body{font:15px/1.45 system-ui,sans-serif;max-width:80rem;margin:2rem auto;padding:0 1rem;color:#222}"
-    "table{border-collapse:collapse;margin:1rem 0;display:block;overflow-x:auto}"
-    "caption{text-align:left;font-weight:600}.figure{overflow-x:auto}.note{color:#666}"
-    "td,th{padding:.2rem .7rem;border-bottom:1px solid #ddd;text-align:left}"
-)
+_BEST, _COMPLETE, _PRUNED = "#c8102e", "#7d8792", "#e08e00"
+_GRID = "rgba(128,128,128,.25)"
+_SCALE = ["#b9cbe3", "#08306b"]
+"""Colours from the lowest to the highest value; those of Optuna start at white, which is invisible on white."""
 
 
 @dataclass(frozen=True)
-class _Plot:
-    """One plot of the page.
+class Plot:
+    """One plot of a study.
 
     Attributes:
         name: of the PNG file, without its ending.
-        caption: above the plot.
-        figure: of plotly, for the page.
+        title: heading.
+        caption: explanation.
+        figures: of plotly, for the page. A slice plot has one for each setting, so that they fit narrow windows.
         axes: draws the same plot with matplotlib, for the PNG file.
     """
 
     name: str
+    title: str
     caption: str
-    figure: go.Figure
+    figures: Sequence[go.Figure]
     axes: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class StudyPlots:
+    """The plots of a study.
+
+    Attributes:
+        plots: in the order of the page.
+        images: name of a plot to its PNG.
+        missing: name of a plot that cannot be drawn to the reason.
+        shares: for each objective, setting to importance; see `importances`.
+    """
+
+    plots: Sequence[Plot]
+    images: Mapping[str, bytes]
+    missing: Mapping[str, str]
+    shares: Sequence[Mapping[str, float]]
+
+    def write(self, folder: Path) -> None:
+        """Write the PNG files, and remove those of an earlier call that cannot be drawn now.
+
+        Raises:
+            InputError: the disk is full, or the folder is not writable.
+        """
+        for name, png in self.images.items():
+            write_atomic(folder / f"{name}.png", lambda file, png=png: file.write(png))  # type: ignore[misc]
+        for name in self.missing:
+            (folder / f"{name}.png").unlink(missing_ok=True)
 
 
 class _Shares(BaseImportanceEvaluator):
@@ -83,86 +108,160 @@ def importances(study: optuna.Study, objective: int = 0) -> dict[str, float]:
     return {name: float(share / total) for name, share in shares.items()} if total else {}
 
 
-def write_plots(study: optuna.Study, objectives: Sequence[str], folder: Path, tables: Sequence[Table] = ()) -> list[str]:
-    """Write search.html, which needs no network, and a PNG of each of its plots to `folder`.
-
-    With several objectives the plots of each have its number in their names: history_1.png, history_2.png.
-
-    Returns:
-        a line for each plot that cannot be drawn, with the reason. Its PNG of an earlier call is removed.
-
-    Raises:
-        InputError: the disk is full, or the folder is not writable.
-    """
+def draw_plots(study: optuna.Study, objectives: Sequence[str]) -> StudyPlots:
+    """Draw all plots. With several objectives the plots of each have its number in their names: history_1, history_2."""
+    shares = [importances(study, index) for index in range(len(objectives))]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         warnings.filterwarnings("ignore", "Attempting to set identical", UserWarning)  # a setting with one value so far
-        plots, missing = _plots(study, objectives)
+        plots, missing = _plots(study, objectives, shares)
         images = {plot.name: plot_png(plot.axes) for plot in plots}
-    for name, png in images.items():
-        write_atomic(folder / f"{name}.png", lambda file, png=png: file.write(png))  # type: ignore[misc]
-    lines = [f"{name}: {reason}" for name, reason in missing.items()]
-    write_text(folder / "search.html", _page(study.study_name, plots, tables, [f"Not drawn: {line}." for line in lines]))
-    for name in missing:
-        (folder / f"{name}.png").unlink(missing_ok=True)
-    return lines
+    return StudyPlots(plots, images, missing, shares)
 
 
-def _plots(study: optuna.Study, objectives: Sequence[str]) -> tuple[list[_Plot], dict[str, str]]:
+def _plots(
+    study: optuna.Study, objectives: Sequence[str], shares: Sequence[Mapping[str, float]]
+) -> tuple[list[Plot], dict[str, str]]:
     """The plots; and name to reason of those that cannot be drawn."""
-    plots, missing = list[_Plot](), dict[str, str]()
+    plots, missing = list[Plot](), dict[str, str]()
 
-    def add(name: str, caption: str, function: str, obstacle: str, *arguments: Any, **options: Any) -> None:
+    def add(name: str, title: str, caption: str, function: str, obstacle: str, *arguments: Any, **options: Any) -> None:
         """Draw with a function of optuna.visualization, unless there is an obstacle."""
         if obstacle:
             missing[name] = obstacle
             return
-        figure = getattr(interactive, function)(*arguments, **options)
-        plots.append(_Plot(name, caption, figure, lambda: getattr(static, function)(*arguments, **options)))
+        draw = getattr(interactive, function)
+        parts = [{"params": [setting]} for setting in _settings(arguments[0])] if function == "plot_slice" else [{}]
+        figures = [_styled(draw(*arguments, **options, **part), function) for part in parts]
+        plots.append(Plot(name, title, caption, figures, lambda: _readable(getattr(static, function)(*arguments, **options))))
 
     copy = _copy(study, range(len(objectives)))
     complete = copy.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     no_trial = "" if complete else "no complete trial"
-    no_settings = no_trial or ("" if any(trial.params for trial in complete) else "the complete trials have no settings")
+    no_settings = no_trial or ("" if _settings(copy) else "the complete trials have no settings")
     if len(objectives) > 1:
         names = [f"{name} ({direction.name.lower()})" for name, direction in zip(objectives, study.directions)]
         too_many = no_trial or ("" if len(objectives) < 4 else "Optuna draws fronts of two or three objectives")
-        caption = "Pareto front: no other trial is better in all objectives"
-        add("pareto", caption, "plot_pareto_front", too_many, copy, target_names=names)
+        caption = "No other trial is better in all objectives than a trial of the front."
+        add("pareto", "Pareto front", caption, "plot_pareto_front", too_many, copy, target_names=names)
     for index, objective in enumerate(objectives):
-        suffix, single = (f"_{index + 1}" if len(objectives) > 1 else ""), _copy(study, [index])
-        caption = f"{objective}: complete trials and best so far"
-        add(f"history{suffix}", caption, "plot_optimization_history", no_trial, single, target_name=objective)
-        shares = importances(study, index)
-        no_variance = no_trial or ("" if shares else "fewer than two complete trials differ in value and settings")
-        caption = f"{objective}: share of the variance that each setting explains (fANOVA); unreliable below 20 trials"
-        add(f"importance{suffix}", caption, "plot_param_importances", no_variance, single, _Shares(shares))
-        caption = f"{objective}: complete trials by setting"
-        for name, function in (("parallel", "plot_parallel_coordinate"), ("slice", "plot_slice")):
-            add(f"{name}{suffix}", caption, function, no_settings, single, target_name=objective)
+        suffix, of = (f"_{index + 1}", f" of {objective}") if len(objectives) > 1 else ("", "")
+        single = _copy(study, [index])
+        target = {"target_name": objective}
+        caption = f"{objective} of each complete trial, and the best one so far. Pruned trials are not shown."
+        add(f"history{suffix}", f"History{of}", caption, "plot_optimization_history", no_trial, single, **target)
+        no_variance = no_trial or ("" if shares[index] else "fewer than two complete trials differ in value and settings")
+        caption = (
+            f"Share of the variance of {objective} that each setting explains alone (fANOVA). {len(complete)} complete trials; "
+            "unreliable below 20. optuna-dashboard shows other shares: its PED-ANOVA compares the best tenth of the trials with "
+            "the rest, and of a small study that is one trial or two."
+        )
+        add(
+            f"importance{suffix}",
+            f"Importance{of}",
+            caption,
+            "plot_param_importances",
+            no_variance,
+            single,
+            _Shares(shares[index]),
+        )
+        caption = "A line for each complete trial; the stronger its colour, the better."
+        add(f"parallel{suffix}", f"Settings together{of}", caption, "plot_parallel_coordinate", no_settings, single, **target)
+        caption = "A point for each complete trial; the stronger its colour, the later the trial."
+        add(f"slice{suffix}", f"Settings one by one{of}", caption, "plot_slice", no_settings, single, **target)
     if len(objectives) == 1:  # with several objectives Optuna has no intermediate values
         reported = any(trial.intermediate_values for trial in copy.get_trials(deepcopy=False))
-        caption = f"{objectives[0]} by epoch; red: best, grey: complete, amber: pruned"
-        add("curves", caption, "plot_intermediate_values", "" if reported else "no trial reported a value", copy)
+        caption = f"{objectives[0]} after each epoch. Red: the best trial; grey: complete; amber: pruned."
+        add(
+            "curves",
+            "Learning curves",
+            caption,
+            "plot_intermediate_values",
+            "" if reported else "no trial reported a value",
+            copy,
+        )
         if reported:
-            plots[-1] = _recoloured(plots[-1], copy)
+            plots[-1] = _curves_by_state(plots[-1], copy, objectives[0])
     return plots, missing
 
 
-def _recoloured(plot: _Plot, study: optuna.Study) -> _Plot:
+def _settings(study: optuna.Study) -> list[str]:
+    """Names of the settings of the complete trials."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return sorted({name for trial in complete for name in trial.params})
+
+
+def _styled(figure: go.Figure, function: str) -> go.Figure:
+    """The figure in the style of the page: no second title, no background, and colours that show on white."""
+    clear = "rgba(0,0,0,0)"
+    figure.update_layout(
+        title=None,
+        template="plotly_white",
+        paper_bgcolor=clear,
+        plot_bgcolor=clear,
+        height=320,
+        width=None,
+        margin={"l": 70, "r": 20, "t": 20, "b": 50},
+        font={"size": 13},
+    )
+    figure.update_xaxes(gridcolor=_GRID, zeroline=False)
+    figure.update_yaxes(gridcolor=_GRID, zeroline=False)
+    if function == "plot_optimization_history":
+        figure.update_traces(name="best so far", line={"shape": "hv", "color": "#d55e00"}, selector={"mode": "lines"})
+        figure.update_traces(name="trial", marker_color="#0072b2", selector={"mode": "markers"})
+    elif function == "plot_param_importances":
+        figure.update_traces(marker_color="#0072b2")
+        figure.update_layout(margin={"l": 20, "r": 50}, xaxis_title="share of the variance", yaxis_title=None)
+        figure.update_yaxes(automargin=True, ticksuffix=" ", showgrid=False)
+    elif function == "plot_parallel_coordinate":
+        *lines, bar = figure.data  # the last one has no points: it is for the bar of colours
+        for line in lines:  # the first axis is the objective, from 0 to 1
+            share = 1 - line.y[0] if bar.marker.reversescale else line.y[0]
+            line.update(line={"color": sample_colorscale(_SCALE, share)[0], "width": 1.5 + share}, opacity=1)
+        bar.marker.colorscale = _SCALE
+        figure.update_layout(margin={"l": 60, "r": 20, "t": 30, "b": 40})
+    elif function == "plot_slice":
+        figure.update_traces(marker={"showscale": False, "colorscale": _SCALE})
+        figure.update_layout(height=260)
+        axis = figure.layout.xaxis
+        axis.update(tickangle=0, nticks=4, exponentformat="e")
+        if axis.categoryarray:  # Optuna puts names in quotes
+            axis.update(tickvals=axis.categoryarray, ticktext=[label.strip("'") for label in axis.categoryarray])
+        if axis.type == "log":  # plotly's own labels overlap in a narrow plot
+            values = [value for trace in figure.data for value in trace.x]
+            ticks = np.geomspace(min(values), max(values), 3)
+            axis.update(tickvals=ticks, ticktext=[f"{tick:.2g}" for tick in ticks])
+    return figure
+
+
+def _readable(drawn: Any) -> Any:
+    """Axes of matplotlib without a legend of one entry on the plot, and with long names of settings in two lines."""
+    panels = np.atleast_1d(np.asarray(drawn, dtype=object)).ravel()
+    for axes in panels:
+        if len(panels) > 1:
+            axes.set_xlabel(axes.get_xlabel().replace(".", ".\n"))
+        if axes.get_legend() and len(axes.get_legend().get_texts()) == 1:
+            axes.get_legend().remove()
+    return drawn
+
+
+def _curves_by_state(plot: Plot, study: optuna.Study, objective: str) -> Plot:
     """The learning curves with the colours of the trials' states; Optuna gives each trial a colour of its own."""
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.intermediate_values]
     best = {trial.number for trial in study.best_trials}
-    colors = [
-        "#c8102e" if trial.number in best else "#d98e04" if trial.state == TrialState.PRUNED else "#9aa5b1" for trial in trials
-    ]
-    for trace, color in zip(plot.figure.data, colors, strict=True):
-        trace.update(line_color=color, marker_color=color)
+    colors = [_BEST if trial.number in best else _PRUNED if trial.state == TrialState.PRUNED else _COMPLETE for trial in trials]
+    (figure,) = plot.figures
+    for trace, color in zip(figure.data, colors, strict=True):
+        trace.update(line_color=color, marker_color=color, marker_size=4)
+    # The best curve is drawn last, above the others.
+    figure.data = sorted(figure.data, key=lambda trace: trace.line.color == _BEST)
+    figure.update_layout(xaxis_title="epoch", yaxis_title=objective)
 
     def axes() -> Any:
         drawn = plot.axes()
         for line, color in zip(drawn.lines, colors, strict=True):
-            line.set_color(color)
+            line.set(color=color, zorder=3 if color == _BEST else 2)
+        drawn.set(xlabel="epoch", ylabel=objective)
         return drawn
 
     return replace(plot, axes=axes)
@@ -210,16 +309,3 @@ def _label(choice: Any) -> Any:
     """A choice on an axis: `albedo+normal` for a list, which the study stores as JSON."""
     value = decode_choice(choice)
     return "+".join(map(str, value)) if isinstance(value, list) else choice
-
-
-def _page(title: str, plots: Sequence[_Plot], tables: Sequence[Table], notes: Sequence[str]) -> str:
-    figures = "".join(
-        f"<h2>{escape_text(plot.caption)}</h2><div class=figure>"
-        f"{plot.figure.to_html(_BUTTONS, full_html=False, include_plotlyjs=False, div_id=plot.name)}</div>"
-        for plot in plots
-    )
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape_text(title)}</title><style>{_STYLE}</style>"
-        f"<script>{get_plotlyjs()}</script><h1>{escape_text(title)}</h1>{''.join(map(table_html, tables))}"
-        f"{''.join(f'<p class=note>{escape_text(note)}</p>' for note in notes)}{figures}</html>\n"
-    )

@@ -1,15 +1,19 @@
 """Progress of a study: lines for the user and metrics of the study's run, while workers run trials."""
 
+import textwrap
 from datetime import datetime
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from fr_ps.progress import OnProgress, echo
-from fr_ps.search.results import best_trial
+from fr_ps.search.results import WIDTH, best_trial, duration_text, setting_text
 from fr_ps.search.spec import StudySpec
 from fr_ps.search.trial_queue import EPOCHS, REASON, read_slots
 from fr_ps.tracking.run import Run
+
+_INDENT = " " * 11
+"""Of the settings, below the state of the trial."""
 
 
 class ProgressMonitor:
@@ -60,17 +64,13 @@ class ProgressMonitor:
 
     def _trial_line(self, trial: FrozenTrial, state: str, is_best: bool) -> str:
         values = " ".join(f"{value:.4f}" for value in trial.values or ())
-        settings = ", ".join(f"{name} {_format_value(value)}" for name, value in trial.params.items())
-        reason = trial.user_attrs.get(REASON, "")
-        epochs = trial.user_attrs.get(EPOCHS, 0)
-        mark = "  best" if is_best else ""
-        line = f"trial {trial.number:3d}  {state:8s}  {values:8s}{mark}  {epochs} epochs  {settings}"
-        return f"{line}  {reason}" if reason else line
+        settings = ", ".join(f"{name} {setting_text(value)}" for name, value in trial.params.items())
+        time = f", {duration_text(trial.duration.total_seconds())}" if trial.duration else ""
+        line = f"trial {trial.number:3d}  {state:8s}  {values:6s}  {'best' if is_best else '    '}  "
+        line += f"{trial.user_attrs.get(EPOCHS, 0)} epochs{time}  {trial.user_attrs.get(REASON, '')}"
+        details = textwrap.fill(settings, WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT, break_on_hyphens=False)
+        return f"{line.rstrip()}\n{details}" if settings else line.rstrip()
 
 
 def _completed_at(trial: FrozenTrial) -> tuple[datetime, int]:
     return trial.datetime_complete or datetime.max, trial.number
-
-
-def _format_value(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -122,8 +122,10 @@ def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult | N
             tags = {f"{TRIAL_TAG}_state": result.outcome, f"{TRIAL_TAG}_reason": result.reason}
             run.set_tags(tags | {"fr_ps.kind": "trial", "mlflow.note.content": note})
             if result.values:
-                values = zip((f"objective/{name}" for name in context.spec.objectives), result.values)
-                run.log_metrics(dict(values), result.epochs)
+                # The names of the study's run and of other trainings, so that one column of MLflow's table sorts all of them.
+                run.log_metrics(
+                    {f"best/{name}": value for name, value in zip(context.spec.objectives, result.values)}, result.epochs
+                )
             if result.outcome == "pruned":
                 raise RunStopped
             if result.outcome == "failed":

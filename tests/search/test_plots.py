@@ -1,4 +1,4 @@
-"""Plots of a study: the files, the copy of the study that Optuna draws, importances, and odd studies."""
+"""Plots of a study: the PNG files, the copy of the study that Optuna draws, importances, and odd studies."""
 
 import json
 import math
@@ -13,13 +13,10 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 from PIL import Image
-from plotly.offline import get_plotlyjs
 
 from fr_ps.errors import InputError
-from fr_ps.report.table import Table
 from fr_ps.search import plots
-from fr_ps.search.plots import importances, write_plots
-from tests.pages import HtmlPage
+from fr_ps.search.plots import Plot, draw_plots, importances
 
 LR, FACTOR, MARGIN, LOSS = "train.learning_rate", "loss.weighting_factor", "loss.margin", "loss.name"
 ERASING = tuple(json.dumps({"name": "random_erasing", "probability": p, "scale": [0.02, 0.33]}) for p in (0.1, 0.25, 0.5))
@@ -92,10 +89,9 @@ def mixed() -> optuna.Study:
     return study
 
 
-def page_of(folder: Path) -> tuple[str, HtmlPage]:
-    """The text of search.html without plotly.js, and its parts."""
-    text = (folder / "search.html").read_text(encoding="utf-8").replace(get_plotlyjs(), "")
-    return text, HtmlPage(text)
+def plots_of(study: optuna.Study, objectives: Sequence[str]) -> tuple[list[Plot], dict[str, str]]:
+    """The plots for the page, without their PNG; name to reason of those that cannot be drawn."""
+    return plots._plots(study, objectives, [importances(study, index) for index in range(len(objectives))])
 
 
 def images_in(folder: Path) -> set[str]:
@@ -115,49 +111,38 @@ def study() -> optuna.Study:
     return mixed()
 
 
-@pytest.fixture(scope="module")
-def folder(study: optuna.Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("plots") / "made" / "here"
-    table = Table("states", "Trials by state", ["complete"], [[12]])
-    assert write_plots(study, ["val/identity/auc"], folder, [table]) == []
-    return folder
+def test_each_plot_has_a_png_and_names_from_outside_are_no_formulas(tmp_path: Path) -> None:
+    evil = "</script><img src=x> & $\\frac{$"
+    study = new_study(name=evil)
+    for value in (0.1, 0.2, 0.3, 0.7):
+        choice = {evil: evil if value > 0.2 else "plain"}
+        add(study, value, choice, {evil: CategoricalDistribution((evil, "plain"))}, curve=[0.1])
+    drawn = draw_plots(study, [evil])
+    drawn.write(tmp_path)
+    names = {*PER_OBJECTIVE, "curves"}
+    assert ({plot.name for plot in drawn.plots}, images_in(tmp_path), drawn.missing) == (names, names, {})
 
 
-def test_the_page_holds_tables_and_plots_and_each_plot_has_a_png(folder: Path) -> None:
-    names = [*PER_OBJECTIVE, "curves"]
-    assert images_in(folder) == set(names)
-    assert {file.name for file in folder.iterdir()} == {"search.html", *(f"{name}.png" for name in names)}
-    text, page = page_of(folder)
-    assert [attributes["id"] for tag, attributes in page.tags if tag == "div" and "id" in attributes] == names
-    assert page.text["title"] == page.text["h1"] == ["a study"]
-    assert len(page.text["h2"]) == text.count("Plotly.newPlot(") == len(names)
-    assert page.cells(0) == [["complete"], ["12"]]
+def test_a_slice_plot_has_a_figure_for_each_setting_with_readable_labels(study: optuna.Study) -> None:
+    (slices,) = [plot for plot in plots_of(study, ["auc"])[0] if plot.name == "slice"]
+    shown = {figure.layout.xaxis.title.text: figure.layout.xaxis for figure in slices.figures}
+    assert shown.keys() == SPACE.keys() | {MARGIN}
+    assert shown[LOSS].ticktext == ("arcface", "adaface")
+    rates = [float(text) for text in shown[LR].ticktext]
+    assert len(rates) == 3
+    assert rates[1] == pytest.approx(math.sqrt(rates[0] * rates[2]), rel=0.1)
 
 
-def test_the_page_works_offline(folder: Path) -> None:
-    text, page = page_of(folder)
-    assert (folder / "search.html").read_text(encoding="utf-8").count(get_plotlyjs()) == 1
-    assert not {"link", "iframe", "object", "embed", "base", "a", "form", "img"} & {tag for tag, _ in page.tags}
-    assert not any({"src", "href", "srcset", "action"} & set(attributes) for _, attributes in page.tags)
-    assert not any(word in text for word in ("http:", "https:", "//", "url(", "@import"))
-    # By default plotly shows a button that uploads the figure.
-    assert text.count('"showSendToCloud": false') == text.count("Plotly.newPlot(") == 5
-
-
-def test_text_of_the_study_is_never_markup(tmp_path: Path) -> None:
-    evil = '</script><script>alert("x")</script><img src=x> & $\\frac{$'
-    space = {evil: CategoricalDistribution((evil, "plain")), "plain": FloatDistribution(0, 1)}
-    studies, tags = {"plain": new_study(name="plain"), "evil": new_study(name=evil)}, {}
-    for kind, study in studies.items():
-        name = evil if kind == "evil" else "plain"
-        for value in (0.1, 0.2, 0.3, 0.7):
-            add(study, value, {name: value if kind == "plain" else evil if value > 0.2 else "plain"}, space, curve=[0.1])
-        assert write_plots(study, [name], tmp_path / kind) == []
-        assert images_in(tmp_path / kind) == {*PER_OBJECTIVE, "curves"}
-        tags[kind] = [tag for tag, _ in page_of(tmp_path / kind)[1].tags]
-    assert tags["evil"] == tags["plain"]
-    _, page = page_of(tmp_path / "evil")
-    assert page.text["title"] == page.text["h1"] == [evil]
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_the_best_line_of_the_parallel_plot_has_the_strongest_colour(direction: str) -> None:
+    study = new_study(direction)
+    for value in (0.1, 0.9, 0.5):
+        add(study, value, {LR: value / 10})
+    (parallel,) = [plot for plot in plots_of(study, ["auc"])[0] if plot.name == "parallel"]
+    *lines, _ = parallel.figures[0].data
+    (best,) = [line for line in lines if line.line.width == max(line.line.width for line in lines)]
+    assert best.line.color == "rgb(8, 48, 107)"
+    assert best.customdata[0][1] == str(study.best_value)
 
 
 def test_the_copy_keeps_numbers_values_and_curves_and_drops_what_has_no_finite_value(study: optuna.Study) -> None:
@@ -188,12 +173,13 @@ def test_the_copy_of_one_objective_has_its_direction_and_short_choices() -> None
 
 
 def test_curves_have_the_colour_of_the_state(study: optuna.Study) -> None:
-    (curves,) = [plot for plot in plots._plots(study, ["auc"])[0] if plot.name == "curves"]
-    shown = {int(trace.name.removeprefix("Trial")): trace.line.color for trace in curves.figure.data}
-    reported = {TrialState.COMPLETE: "#9aa5b1", TrialState.PRUNED: "#d98e04"}
+    (curves,) = [plot for plot in plots_of(study, ["auc"])[0] if plot.name == "curves"]
+    shown = {int(trace.name.removeprefix("Trial")): trace.line.color for trace in curves.figures[0].data}
+    reported = {TrialState.COMPLETE: "#7d8792", TrialState.PRUNED: "#e08e00"}
     expected = {trial.number: reported[trial.state] for trial in study.trials if trial.state in reported}
     assert shown == expected | {study.best_trial.number: "#c8102e"}
-    assert [line.get_color() for line in curves.axes().lines] == list(shown.values())
+    assert curves.figures[0].data[-1].name == f"Trial{study.best_trial.number}"  # above the others
+    assert [line.get_color() for line in curves.axes().lines] == [shown[number] for number in sorted(shown)]
 
 
 def empty() -> optuna.Study:
@@ -285,7 +271,7 @@ ODD: dict[str, tuple[Callable[[], optuna.Study], dict[str, str]]] = {
 @pytest.mark.parametrize("kind", ODD)
 def test_an_odd_study_has_the_plots_that_are_possible_and_a_reason_for_the_others(kind: str) -> None:
     build, missing = ODD[kind]
-    drawn, reasons = plots._plots(build(), ["val/identity/auc"])
+    drawn, reasons = plots_of(build(), ["val/identity/auc"])
     assert reasons == missing
     assert [plot.name for plot in drawn] == [name for name in (*PER_OBJECTIVE, "curves") if name not in missing]
     assert bool(importances(build())) == ("importance" not in missing)
@@ -298,45 +284,45 @@ def test_several_objectives_have_plots_each_and_a_front(directions: tuple[str, .
         add(study, rng.integers(0, 4, len(directions)).tolist(), {LR: float(lr), FACTOR: 0.3})
     add(study, None, {LR: 0.01}, state=TrialState.FAIL)
     objectives = ["val/identity/auc", "seconds", "bytes"][: len(directions)]
-    drawn, missing = plots._plots(study, objectives)
+    drawn, missing = plots_of(study, objectives)
     names = ["pareto", *(f"{name}_{index + 1}" for index in range(len(directions)) for name in PER_OBJECTIVE)]
     assert ([plot.name for plot in drawn], missing) == (names, {})
     values = {trial.number: trial.values for trial in study.trials if trial.state == TrialState.COMPLETE}
     for index, direction in enumerate(directions):
         (history,) = [plot for plot in drawn if plot.name == f"history_{index + 1}"]
-        best_so_far = history.figure.data[1].y
+        best_so_far = history.figures[0].data[1].y
         assert best_so_far[-1] == (max if direction == "maximize" else min)(value[index] for value in values.values())
     if len(directions) == 2:
-        assert write_plots(study, objectives, tmp_path) == []
+        draw_plots(study, objectives).write(tmp_path)
         assert images_in(tmp_path) == set(names)
 
 
 def test_a_front_of_four_objectives_is_not_drawn() -> None:
     study = new_study(*["maximize"] * 4)
     add(study, [0.1, 0.2, 0.3, 0.4], {LR: 0.01})
-    assert plots._plots(study, list("abcd"))[1]["pareto"] == "Optuna draws fronts of two or three objectives"
+    assert plots_of(study, list("abcd"))[1]["pareto"] == "Optuna draws fronts of two or three objectives"
 
 
 def test_a_constant_objective_lacks_only_its_importance() -> None:
     study = new_study("maximize", "minimize")
     for index in range(4):
         add(study, [0.1 * index, 7.0], {LR: 0.01 * (index + 1)})
-    assert plots._plots(study, ["a", "b"])[1] == {"importance_2": CONSTANT["importance"]}
+    assert plots_of(study, ["a", "b"])[1] == {"importance_2": CONSTANT["importance"]}
 
 
-def test_the_page_names_what_is_not_drawn_and_an_earlier_png_of_it_is_removed(tmp_path: Path) -> None:
+def test_an_earlier_png_of_a_plot_that_cannot_be_drawn_is_removed(tmp_path: Path) -> None:
     for name in ("history", "history_1"):
         (tmp_path / f"{name}.png").write_text("of an earlier call")
-    lines = write_plots(empty(), ["a"], tmp_path)
-    assert lines == [f"{name}: {reason}" for name, reason in (NONE | CURVES).items()]
+    drawn = draw_plots(empty(), ["a"])
+    drawn.write(tmp_path)
+    assert drawn.missing == NONE | CURVES
     assert [file.name for file in tmp_path.glob("*.png")] == ["history_1.png"]
-    assert page_of(tmp_path)[1].text["p"] == [f"Not drawn: {line}." for line in lines]
 
 
 def test_a_folder_that_is_not_writable_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file"):
-        write_plots(empty(), ["a"], tmp_path / "file")
+        draw_plots(one_trial(), ["a"]).write(tmp_path / "file")
 
 
 def deciding(name: str, count: int = 20) -> optuna.Study:
@@ -393,7 +379,7 @@ def test_importances_cover_the_settings_that_all_complete_trials_have() -> None:
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
-def test_a_setting_with_one_value_prints_no_warning(tmp_path: Path) -> None:
+def test_a_setting_with_one_value_prints_no_warning() -> None:
     study = optuna.create_study(direction="maximize")
     for value in (0.1, 0.2):
         distributions = {
@@ -403,5 +389,4 @@ def test_a_setting_with_one_value_prints_no_warning(tmp_path: Path) -> None:
         params = {"lr": value, "power": 1.5} if value == 0.1 else {"lr": value}
         used = {name: distributions[name] for name in params}
         study.add_trial(optuna.trial.create_trial(params=params, distributions=used, value=value))
-    write_plots(study, ["val/identity/auc"], tmp_path)
-    assert (tmp_path / "slice.png").is_file()
+    assert "slice" in draw_plots(study, ["val/identity/auc"]).images

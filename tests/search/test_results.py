@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,21 @@ from fr_ps.arguments import training_config
 from fr_ps.cli import parse_command_line
 from fr_ps.config import Config, SearchConfig, with_absolute_paths, with_settings
 from fr_ps.config.search import AfterConfig, BudgetConfig, StudyConfig
-from fr_ps.search.results import best_config, best_trial, state_table, top_trials, trial_table, write_results
+from fr_ps.report.table import table_text
+from fr_ps.search.results import (
+    WIDTH,
+    best_config,
+    best_first,
+    best_trial,
+    duration_text,
+    fitted_settings_table,
+    setting_text,
+    settings_table,
+    state_counts,
+    trial_table,
+    trials_line,
+    write_results,
+)
 from fr_ps.search.spec import StudySpec, build_study_spec
 from fr_ps.search.trial_queue import EPOCHS, MLFLOW_RUN, OUTCOME, REASON, RUN
 
@@ -119,32 +134,84 @@ def test_the_table_has_every_started_trial() -> None:
     ]
 
 
-def test_the_top_table_has_complete_trials_before_pruned_ones() -> None:
+def order(study: optuna.Study) -> list[int]:
+    started = [trial for trial in study.get_trials() if trial.state != TrialState.WAITING]
+    return [trial.number for trial in best_first(study, started)]
+
+
+def test_complete_trials_come_before_pruned_ones_and_the_front_first() -> None:
+    assert order(mixed(spec_of())) == [4, 0, 1, 2, 3, 5]
+    assert order(two_sided(spec_of(TWO))) == [1, 3, 0, 2, 5, 4]
+
+
+def test_the_settings_of_trials_stand_beside_those_of_the_base_by_importance() -> None:
     spec = spec_of()
-    table = top_trials(spec, mixed(spec))
-    assert [row[0] for row in table.rows] == [4, 0, 1, 2, 3, 5]
-    assert "reason" not in table.header
-    assert table.note == ""
-    short = trial_table(spec, mixed(spec), limit=2)
-    assert [row[0] for row in short.rows] == [4, 0]
-    assert short.note.startswith("the best 2 of ")
-
-
-def test_with_several_objectives_the_front_comes_first_by_the_first_objective() -> None:
-    spec = spec_of(TWO)
-    table = top_trials(spec, two_sided(spec))
-    assert [row[0] for row in table.rows] == [1, 3, 0, 2, 5, 4]
-    assert table.header[2:4] == ["val/identity/eer", "cost/latency"]
-    assert [row[2:4] for row in table.rows] == [[0.1, 20.0], [0.2, 10.0], [0.3, 5.0], [0.2, 25.0], [None, None], [None, None]]
-    assert [row[1] for row in table.rows[4:]] == ["pruned", "failed"]
-
-
-def test_the_state_table_counts_trials_by_state() -> None:
-    spec = spec_of()
-    table = state_table(mixed(spec))
-    assert list(zip(table.header, table.rows[0], strict=True)) == [
-        *[("all", 7), ("complete", 2), ("pruned", 1), ("failed", 1), ("killed", 1), ("running", 1), ("waiting", 1)]
+    trials = mixed(spec).get_trials()
+    table = settings_table(spec, [trials[4], trials[0]], {"batch.people": 0.75, "optim.lr": 0.2})
+    assert list(table.header) == ["setting", "trial 4", "trial 0", "base", "importance"]
+    assert table.rows == [
+        ["val/identity/auc", "0.9000", "0.8000", "", ""],
+        ["batch.people", "5", "5", str(BASE.batch.people), "0.75"],
+        ["optim.lr", "0.05", "0.01", str(BASE.optim.lr), "0.20"],
+        ["schedule.name", "constant", "cosine", "polynomial", "-"],
+        ["data.modalities", "albedo+normal", "albedo+normal", "albedo", "-"],
+        ["schedule.lowest", "-", "0.0001", "-", "-"],  # without effect in trial 4 and in the base, which are not cosine
     ]
+
+
+@pytest.mark.parametrize("trials", [0, 1, 12])
+def test_the_table_of_settings_fits_the_terminal(trials: int) -> None:
+    spec = spec_of()
+    study = optuna.create_study(direction="maximize")
+    for number in range(trials):
+        add(study, spec, TrialState.COMPLETE, [0.5 + number / 100], 0.0123)
+    table = fitted_settings_table(spec, study, {})
+    text = table_text(table)
+    assert max(map(len, text.splitlines())) <= WIDTH
+    columns = [name for name in table.header if name.startswith("trial")]
+    assert columns == [f"trial {number}" for number in range(trials - 1, -1, -1)][: len(columns)]
+    assert len(columns) >= min(trials, 3)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), (0.008952123, "0.008952"), (7, "7"), (True, "True"), ('["albedo", "depth"]', "albedo+depth"), ("[", "[")],
+)
+def test_a_setting_as_text(value: Any, text: str) -> None:
+    assert setting_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (125, "2 min 5 s"),
+        (12_000, "3 h 20 min"),
+    ],
+)
+def test_a_duration_has_its_largest_sensible_unit(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
+
+
+def test_the_trials_are_counted_by_state() -> None:
+    expected = {"complete": 2, "pruned": 1, "failed": 1, "killed": 1, "running": 1, "waiting": 1}
+    assert state_counts(mixed(spec_of())) == expected
+
+
+def test_a_line_counts_the_trials_and_has_the_median_time_of_a_complete_one() -> None:
+    study = optuna.create_study()
+    assert trials_line(study) == "trials: none"
+    for seconds in (3, 60, 7):
+        trial = create_trial(value=0.5)
+        assert trial.datetime_start
+        trial.datetime_complete = trial.datetime_start + timedelta(seconds=seconds)
+        study.add_trial(trial)
+    study.add_trial(create_trial(state=TrialState.PRUNED))
+    assert trials_line(study) == "trials: 3 complete, 1 pruned; 7.0 s a complete trial (median)"
 
 
 def test_the_best_trial_is_the_earliest_and_of_a_front_the_best_by_the_first_objective() -> None:
@@ -167,28 +234,21 @@ def test_the_best_trial_is_the_earliest_and_of_a_front_the_best_by_the_first_obj
 
 
 @pytest.mark.parametrize("directions", [["maximize"], ["minimize", "maximize"]], ids=len)
-def test_without_a_complete_trial_there_is_no_best_trial_but_a_table(directions: list[str]) -> None:
+def test_without_a_complete_trial_there_is_no_best_trial_but_an_order(directions: list[str]) -> None:
     spec = spec_of(ONE if len(directions) == 1 else TWO)
     study = optuna.create_study(directions=directions)
     assert best_trial(study) is None
-    assert top_trials(spec, study).rows == []
+    assert order(study) == []
     add(study, spec, TrialState.FAIL, (), outcome="failed")
     add(study, spec, TrialState.PRUNED, (), outcome="pruned")
     assert best_trial(study) is None
-    assert [row[0] for row in top_trials(spec, study).rows] == [1, 0]
-
-
-def written(spec: StudySpec, study: optuna.Study, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Write the results without the plots, which have tests of their own and take seconds."""
-    monkeypatch.setattr("fr_ps.search.results.write_plots", lambda *_: ["a plot"])
-    folder.mkdir(exist_ok=True)
-    return write_results(spec, study, folder)
+    assert order(study) == [1, 0]
 
 
 def test_train_reads_best_yaml_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = spec_of()
     study = mixed(spec)
-    assert written(spec, study, tmp_path, monkeypatch) == ["a plot"]
+    write_results(spec, study, tmp_path)
     best = best_trial(study)
     assert best is not None
     expected = with_absolute_paths(best_config(spec, best))
@@ -203,10 +263,10 @@ def test_train_reads_best_yaml_from_any_folder(tmp_path: Path, monkeypatch: pyte
     assert Path(got.data.root).is_absolute()
 
 
-def test_trials_csv_has_every_started_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_csv_has_every_started_trial(tmp_path: Path) -> None:
     spec = spec_of()
     study = mixed(spec)
-    written(spec, study, tmp_path, monkeypatch)
+    write_results(spec, study, tmp_path)
     with (tmp_path / "trials.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["state"] for row in rows] == ["complete", "pruned", "failed", "killed", "complete", "running"]
@@ -216,10 +276,10 @@ def test_trials_csv_has_every_started_trial(tmp_path: Path, monkeypatch: pytest.
     assert rows[2]["reason"] == "KeyError: x"
 
 
-def test_the_study_file_repeats_the_search_and_has_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_study_file_repeats_the_search_and_has_no_password(tmp_path: Path) -> None:
     spec = spec_of(TWO)
     spec = replace(spec, config=replace(spec.config, after=AfterConfig(seeds=2), base="somewhere.yaml"))
-    written(spec, two_sided(spec), tmp_path, monkeypatch)
+    write_results(spec, two_sided(spec), tmp_path)
     for file in tmp_path.iterdir():
         assert "secret" not in file.read_text()
     assert "storage" not in yaml.safe_load((tmp_path / "study.yaml").read_text())["study"]
@@ -231,19 +291,19 @@ def test_the_study_file_repeats_the_search_and_has_no_password(tmp_path: Path, m
     assert again.definition() == spec.definition()
 
 
-def test_without_a_complete_trial_there_is_no_best_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_complete_trial_there_is_no_best_file(tmp_path: Path) -> None:
     spec = spec_of()
     study = optuna.create_study(direction="maximize")
     add(study, spec, TrialState.FAIL, (), outcome="failed", reason="KeyError: x")
-    written(spec, study, tmp_path, monkeypatch)
+    write_results(spec, study, tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {"study.yaml", "trials.csv"}
     assert "KeyError: x" in (tmp_path / "trials.csv").read_text()
 
 
-def test_a_resumed_study_writes_its_best_file_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_study_writes_its_best_file_again(tmp_path: Path) -> None:
     spec = spec_of()
     study = mixed(spec)
-    written(spec, study, tmp_path, monkeypatch)
+    write_results(spec, study, tmp_path)
     add(study, spec, TrialState.COMPLETE, [0.95], 0.09)
-    written(spec, study, tmp_path, monkeypatch)
+    write_results(spec, study, tmp_path)
     assert yaml.safe_load((tmp_path / "best.yaml").read_text())["optim"]["lr"] == 0.09

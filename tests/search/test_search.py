@@ -19,8 +19,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fr_ps.cli import main, parse_command_line
 from fr_ps.search import worker
+from fr_ps.search.results import WIDTH
 from fr_ps.tracking.run_lock import run_lock
 from tests.conftest import MakeStore
+from tests.forked import empty_png
+from tests.pages import HtmlPage
 from tests.search.conftest import OBJECTIVE, SETTINGS, rejection
 
 TRIALS = 3
@@ -83,7 +86,7 @@ def search(tmp_path_factory: pytest.TempPathFactory, make_store: MakeStore, undr
         for module in ("launcher", "final_runs"):
             patch.setattr(f"fr_ps.search.{module}.run_workers", run_jobs)
         patch.setattr("fr_ps.progress._SECONDS_BETWEEN_LINES", 0.0)  # a line at each advance
-        patch.setattr("fr_ps.search.results.write_plots", lambda *_: ["slice: not drawn here"])
+        patch.setattr("fr_ps.search.plots.plot_png", empty_png)
         patch.setattr(worker, "_stop_with_launcher", lambda: None)  # reads the standard input of this process
         output = io.StringIO()
         with redirect_stdout(output):
@@ -98,7 +101,8 @@ def test_a_search_prints_every_trial_the_best_one_and_the_run(search: FinishedSe
     for number in range(TRIALS):
         assert re.search(rf"^trial +{number}  complete", search.output, re.MULTILINE)
     assert f"best: trial {search.study.best_trial.number}, {OBJECTIVE} {search.study.best_value:.4f}" in search.output
-    assert "plot not drawn: slice: not drawn here" in search.output
+    own = [line for line in search.output.splitlines() if re.match(r"trial +\d+  | {11}|\w+/|the best|[A-Z]", line)]
+    assert max(map(len, own)) <= WIDTH
 
 
 def test_every_trial_is_a_child_run_with_its_settings_and_value(search: FinishedSearch) -> None:
@@ -119,7 +123,7 @@ def test_every_trial_is_a_child_run_with_its_settings_and_value(search: Finished
         assert trial.user_attrs["mlflow_run"] == run.info.run_id
         assert (trial.user_attrs["outcome"], trial.user_attrs["epochs"]) == ("complete", 1)
         assert float(run.data.params["optim/lr"]) == trial.params["optim.lr"]
-        assert run.data.metrics[f"objective/{OBJECTIVE}"] == trial.value
+        assert run.data.metrics[f"best/{OBJECTIVE}"] == trial.value
         assert not any(name.startswith("test/") for name in run.data.metrics)
 
 
@@ -155,7 +159,8 @@ def test_checkpoints_stay_for_the_best_trial_only(search: FinishedSearch) -> Non
 def test_the_report_has_results_that_train_and_search_accept(search: FinishedSearch) -> None:
     parent, _ = search.runs()
     folder = search.folder / "runs" / parent.data.tags["fr_ps.run_id"] / "report"
-    assert {file.name for file in folder.iterdir()} == {"best.yaml", "trials.csv", "study.yaml", "gain.csv"}
+    files = {file.name for file in folder.iterdir() if file.suffix != ".png"}
+    assert files == {"best.yaml", "trials.csv", "study.yaml", "gain.csv", "search.html"}
     with (folder / "trials.csv").open() as file:
         assert [(row["trial"], row["state"]) for row in csv.DictReader(file)] == [(str(n), "complete") for n in range(TRIALS)]
     arguments = parse_command_line(["train", "--config", str(folder / "best.yaml")])["train"]
@@ -174,6 +179,10 @@ def test_final_runs_are_tested_and_the_best_one_is_registered(search: FinishedSe
     assert finals.keys() == {best, base}
     auc = {name: run.data.metrics["test/identity/auc"] for name, run in finals.items()}
     assert parent.data.metrics["gain/identity/auc"] == pytest.approx(auc[best] - auc[base])
+    page = HtmlPage((search.folder / "runs" / parent.data.tags["fr_ps.run_id"] / "report" / "search.html").read_text())
+    addresses = {str(attributes["href"]) for _, attributes in page.tags_of("a")}
+    ours = {run.data.tags["fr_ps.run_id"] for run in children}
+    assert {f"../../{run}/" for run in ours} == {address for address in addresses if not address.startswith("#")}
     (version,) = MlflowClient(search.uri).search_model_versions("name='faces'")
     assert version.run_id == finals[best].info.run_id
     assert "registered as models:/faces/1" in search.output

@@ -294,7 +294,7 @@ def test_runs_and_trials_refer_to_each_other(interrupted):
         assert trial.user_attrs.get("mlflow_run", run.info.run_id) == run.info.run_id
         assert run.data.tags["fr_ps.trial_state"] == trial.state.name.lower()
         assert float(run.data.params["optim/lr"]) == trial.params["optim.lr"]
-        assert run.data.metrics[f"objective/{OBJECTIVE}"] == trial.value
+        assert run.data.metrics[f"best/{OBJECTIVE}"] == trial.value
 
 
 def test_a_trial_that_ends_while_mlflow_answers_has_the_id_of_its_run_there(interrupted):

@@ -1,0 +1,59 @@
+"""The search that a process runs."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+
+from fr_ps.search.spec import StudySpec
+from fr_ps.search.trial_queue import read_slots
+from fr_ps.tracking.run_folder import RUN_INFO_FILE, ParentRun, RunInfo, read_run_info
+
+
+@dataclass(frozen=True)
+class RunningSearch:
+    """The search that this process runs: an open study and its run.
+
+    Attributes:
+        spec: of the study.
+        study: in the database.
+        run_info: of the study's run, as it started.
+        parent: the study's run in MLflow.
+        folder: of the study's run, on the machine where it started.
+        workers: number of processes on this machine.
+        runs: folder of the runs.
+    """
+
+    spec: StudySpec
+    study: optuna.Study
+    run_info: RunInfo
+    parent: ParentRun
+    folder: Path
+    workers: int
+    runs: Path
+
+    @property
+    def threads(self) -> int:
+        """Threads of each worker; 0: PyTorch's default."""
+        share = max(1, (os.cpu_count() or 1) // self.workers) if self.workers > 1 else 0
+        return self.spec.base.train.threads or share
+
+    @property
+    def all_finished(self) -> bool:
+        """Whether every trial has ended."""
+        return read_slots(self.study, self.spec.trials).all_finished
+
+    def mlflow_address(self, mlflow_id: str | None) -> str:
+        """The page of a run on the tracking server; empty without a server, or before the run is there."""
+        server = self.run_info.tracking_uri
+        if not mlflow_id or not server.startswith(("http://", "https://")):
+            return ""
+        return f"{server.rstrip('/')}/#/experiments/{self.parent.experiment_id}/runs/{mlflow_id}"
+
+    def run_address(self, run_id: str) -> str:
+        """The page of a run on the tracking server, or else its folder as seen from the study's report; empty without either."""
+        folder = self.runs / run_id
+        if not run_id or not (folder / RUN_INFO_FILE).is_file():
+            return ""
+        return self.mlflow_address(read_run_info(folder).mlflow_id) or f"../../{run_id}/"
