@@ -64,12 +64,12 @@ class ProgressMonitor:
 
     def _trial_line(self, trial: FrozenTrial, state: str, is_best: bool) -> str:
         values = " ".join(f"{value:.4f}" for value in trial.values or ())
-        settings = ", ".join(f"{name} {setting_text(value)}" for name, value in trial.params.items())
+        settings = ", ".join(f"{name}\N{NO-BREAK SPACE}{setting_text(value)}" for name, value in trial.params.items())
         time = f", {duration_text(trial.duration.total_seconds())}" if trial.duration else ""
         line = f"trial {trial.number:3d}  {state:8s}  {values:6s}  {'best' if is_best else '    '}  "
         line += f"{trial.user_attrs.get(EPOCHS, 0)} epochs{time}  {trial.user_attrs.get(REASON, '')}"
         details = textwrap.fill(settings, WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT, break_on_hyphens=False)
-        return f"{line.rstrip()}\n{details}" if settings else line.rstrip()
+        return f"{line.rstrip()}\n{details}".replace("\N{NO-BREAK SPACE}", " ") if settings else line.rstrip()
 
 
 def _completed_at(trial: FrozenTrial) -> tuple[datetime, int]:
