@@ -57,12 +57,17 @@ class Improvement:
         return Table("gain", "Best settings and base settings on the test subjects", header, rows, note)
 
     def tracked_metrics(self) -> dict[str, float]:
-        """The metrics of the study's run in the order of its table: the first difference and its interval, the others."""
+        """The metrics of the study's run in the order of its table.
+
+        First the test value of the best settings (mean over seeds), its difference from the base and the interval; then the
+        other differences.
+        """
         found: dict[str, float] = {}
         for one in self.differences[:1]:
-            interval = {f"gain_low/{one.name}": one.low, f"gain_high/{one.name}": one.high}
-            found = {f"gain/{one.name}": one.value} | {name: value for name, value in interval.items() if np.isfinite(value)}
-        return found | {f"gain/{one.name}": one.value for one in self.differences}
+            found = {f"test/{one.name}": one.first, f"gain/{one.name}": one.value}
+            found |= {f"gain_low/{one.name}": one.low, f"gain_high/{one.name}": one.high}
+        found |= {f"gain/{one.name}": one.value for one in self.differences}
+        return {name: value for name, value in found.items() if np.isfinite(value)}
 
     @property
     def outcome(self) -> Literal["better", "worse", "neither", "seeds"]:

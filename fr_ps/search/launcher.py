@@ -181,8 +181,9 @@ def _supervise_workers(search: RunningSearch, run: Run | None) -> None:
 
 def _log_params(search: RunningSearch, run: Run) -> None:
     spec, config = search.spec, search.spec.config
-    settings = {"sampler": config.sampler.name, "pruner": config.pruner.name, "seed": config.study.seed, "trials": spec.trials}
-    run.log_params({f"search/{name}": str(value) for name, value in settings.items()})
-    run.log_params({f"space/{name}": str(dimension) for name, dimension in spec.space.as_json().items()})
-    run.log_params({"search/objectives": ", ".join(f"{direction} {name}" for name, direction in config.objectives.items())})
+    goal = ", ".join(f"{direction} {name}" for name, direction in config.objectives.items())
+    settings = {"objectives": goal, "sampler": config.sampler.name, "pruner": config.pruner.name}
+    settings |= {"seed": str(config.study.seed), "trials": str(spec.trials)}
+    run.log_params({f"search/{name}": value for name, value in settings.items()})
+    run.log_params({f"space/{dimension.name}": dimension.text for dimension in spec.space.dimensions})
     run.set_tags({"fr_ps.kind": "search", "fr_ps.study": config.study.name})

@@ -1,6 +1,7 @@
 """search.html: what the search found, for a reader who has never seen the study. One file, which works offline."""
 
 import base64
+import html
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +18,8 @@ from fr_ps.report.html_page import escape_text, table_html
 from fr_ps.report.style import PAGE_STYLE
 from fr_ps.search.improvement import Improvement
 from fr_ps.search.plots import Plot, StudyPlots
-from fr_ps.search.results import BEST_FILE, best_first, best_trial, duration_text, setting_text, settings_table, state_counts
+from fr_ps.search.results import BEST_FILE, best_first, best_trial, duration_text, settings_table, state_counts
+from fr_ps.search.space import value_text
 from fr_ps.search.spec import StudySpec
 from fr_ps.search.trial_queue import EPOCHS, REASON, trial_entry
 
@@ -211,7 +213,7 @@ def _trial_table(
             _link(str(trial.number), links.get(trial.number, "")),
             trial_entry(trial).state,
             *values,
-            *(escape_text(setting_text(trial.params.get(name))) for name in names),
+            *(escape_text(value_text(trial.params.get(name))) for name in names),
             str(trial.user_attrs.get(EPOCHS, "-")),
             duration_text(trial.duration.total_seconds()) if trial.duration else "-",
             *([escape_text(str(trial.user_attrs.get(REASON, "")))] if reasons else []),
@@ -241,7 +243,7 @@ def _plot_html(plot: Plot, png: bytes) -> str:
 def _link(text: str, address: str) -> str:
     if not address:
         return escape_text(text)
-    return f'<a href="{escape_text(address)}" target=_blank rel=noopener>{escape_text(text)}</a>'
+    return f'<a href="{html.escape(address)}" target=_blank rel=noopener>{escape_text(text)}</a>'
 
 
 def _numbers(text: str) -> str:

@@ -7,7 +7,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from fr_ps.progress import OnProgress, echo
-from fr_ps.search.results import WIDTH, best_trial, duration_text, setting_text
+from fr_ps.search.results import WIDTH, best_trial, duration_text
+from fr_ps.search.space import value_text
 from fr_ps.search.spec import StudySpec
 from fr_ps.search.trial_queue import EPOCHS, REASON, read_slots
 from fr_ps.tracking.run import Run
@@ -64,7 +65,7 @@ class ProgressMonitor:
 
     def _trial_line(self, trial: FrozenTrial, state: str, is_best: bool) -> str:
         values = " ".join(f"{value:.4f}" for value in trial.values or ())
-        settings = ", ".join(f"{name}\N{NO-BREAK SPACE}{setting_text(value)}" for name, value in trial.params.items())
+        settings = ", ".join(f"{name}\N{NO-BREAK SPACE}{value_text(value)}" for name, value in trial.params.items())
         time = f", {duration_text(trial.duration.total_seconds())}" if trial.duration else ""
         line = f"trial {trial.number:3d}  {state:8s}  {values:6s}  {'best' if is_best else '    '}  "
         line += f"{trial.user_attrs.get(EPOCHS, 0)} epochs{time}  {trial.user_attrs.get(REASON, '')}"

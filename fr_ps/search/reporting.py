@@ -61,7 +61,8 @@ def report_results(search: RunningSearch, run: Run) -> None:
     if spec.config.after.seeds:
         comparison, lines = _report_final_runs(search, run, report)
         publish(comparison)
-        note = lines + note
+        note = [*lines[:1], *note, *lines[1:]]
+    note.append(f"report: Artifacts, report/{PAGE_FILE}")
     run.set_tags({"mlflow.note.content": markdown_lines(note)})
     echo(f"best settings: {report / BEST_FILE}\nresults: {report / PAGE_FILE}")
 

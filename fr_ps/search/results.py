@@ -18,7 +18,7 @@ from fr_ps.files import write_text
 from fr_ps.redaction import redact_tree
 from fr_ps.report.table import Cell, Table, table_text
 from fr_ps.search.slots import State
-from fr_ps.search.space import Dimension, decode_choice, params_to_settings
+from fr_ps.search.space import Dimension, decode_choice, params_to_settings, value_text
 from fr_ps.search.spec import StudySpec
 from fr_ps.search.trial_queue import EPOCHS, MLFLOW_RUN, REASON, RUN, trial_entry
 from fr_ps.tables import format_csv
@@ -79,8 +79,8 @@ def settings_table(spec: StudySpec, trials: Sequence[FrozenTrial], shares: Mappi
     rows: list[list[Cell]] = [
         [
             dimension.name,
-            *(setting_text(trial.params.get(dimension.name)) for trial in trials),
-            setting_text(_base_value(spec, dimension)),
+            *(value_text(trial.params.get(dimension.name)) for trial in trials),
+            value_text(_base_value(spec, dimension)),
             f"{shares[dimension.name]:.2f}" if dimension.name in shares else "-",
         ]
         for dimension in sorted(spec.space.dimensions, key=lambda one: -shares.get(one.name, 0.0))
@@ -114,16 +114,6 @@ def fitted_settings_table(spec: StudySpec, study: optuna.Study, shares: Mapping[
     shown = len(table.header) - 3
     title = f"The best {shown} of {len(complete)} complete trials" if shown < len(complete) else "Complete trials, best first"
     return replace(table, title=title, note=textwrap.fill(table.note, WIDTH))
-
-
-def setting_text(value: Any) -> str:
-    """A value of a setting: numbers with four digits, a list as `albedo+normal`, a dash for none."""
-    value = decode_choice(value)
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def duration_text(seconds: float) -> str:

@@ -49,7 +49,8 @@ class RunningSearch:
         server = self.run_info.tracking_uri
         if not mlflow_id or not server.startswith(("http://", "https://")):
             return ""
-        return f"{server.rstrip('/')}/#/experiments/{self.parent.experiment_id}/runs/{mlflow_id}"
+        # Without the type, MLflow shows the page of an evaluation of a language model.
+        return f"{server.rstrip('/')}/#/experiments/{self.parent.experiment_id}/runs/{mlflow_id}?workflowType=machine_learning"
 
     def run_address(self, run_id: str) -> str:
         """The page of a run on the tracking server, or else its folder as seen from the study's report; empty without either."""

@@ -43,6 +43,17 @@ class Dimension:
     integer: bool = False
     when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
 
+    @property
+    def text(self) -> str:
+        """Choices or range, and the condition, for people."""
+        if self.choices:
+            text = ", ".join(map(value_text, self.choices))
+        else:
+            steps = f", step {self.step:g}" if self.step else ""
+            text = f"{self.low:g} to {self.high:g}{steps}{', logarithmic' if self.log else ''}"
+        conditions = [f"{name} is {' or '.join(map(value_text, values))}" for name, values in self.when.items()]
+        return f"{text}; if {' and '.join(conditions)}" if conditions else text
+
     def is_active(self, params: Mapping[str, Value]) -> bool:
         """Whether a trial with these `params` has the setting."""
         return all(params.get(parent) in values for parent, values in self.when.items())
@@ -132,6 +143,16 @@ def decode_choice(value: Value) -> Any:
         with suppress(ValueError, RecursionError):  # a plain text may begin with a bracket
             return json.loads(value)
     return value
+
+
+def value_text(value: Any) -> str:
+    """A value of a setting: numbers with four digits, a list as `albedo+normal`, a dash for none."""
+    value = decode_choice(value)
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def parents_first(dimensions: Mapping[str, Dimension]) -> list[Dimension]:

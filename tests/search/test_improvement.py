@@ -212,3 +212,14 @@ def test_the_table_has_a_row_for_each_metric_and_empty_cells_for_unknown_errors(
     assert "1 seeds each" in table.note
     assert f"{SUBJECTS} test subjects" in table.note
     assert improvement_of([0.95, 0.96], [0.9, 0.9]).table().rows[0][6] == pytest.approx(0.005)
+
+
+def test_the_metrics_of_the_run_start_with_the_first_gain_and_its_interval() -> None:
+    values: dict[str, float | None] = {AUC: 0.9, EER: 0.1}
+    improvement = compare_seeds(seeds_of(values, values), seeds_of(values, values), "", SUBJECTS)
+    names = [f"test/{AUC}", f"gain/{AUC}", f"gain_low/{AUC}", f"gain_high/{AUC}", f"gain/{EER}"]
+    assert list(improvement.tracked_metrics()) == names
+    one = improvement.differences[0]
+    assert list(improvement.tracked_metrics().values())[:4] == [one.first, one.value, one.low, one.high]
+    without = compare_seeds([Metrics({AUC: 0.9})], [Metrics({AUC: 0.8})], "", SUBJECTS).tracked_metrics()
+    assert list(without) == [f"test/{AUC}", f"gain/{AUC}"]

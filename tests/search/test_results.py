@@ -25,7 +25,6 @@ from fr_ps.search.results import (
     best_trial,
     duration_text,
     fitted_settings_table,
-    setting_text,
     settings_table,
     state_counts,
     trial_table,
@@ -171,14 +170,6 @@ def test_the_table_of_settings_fits_the_terminal(trials: int) -> None:
     columns = [name for name in table.header if name.startswith("trial")]
     assert columns == [f"trial {number}" for number in range(trials - 1, -1, -1)][: len(columns)]
     assert len(columns) >= min(trials, 3)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(None, "-"), (0.008952123, "0.008952"), (7, "7"), (True, "True"), ('["albedo", "depth"]', "albedo+depth"), ("[", "[")],
-)
-def test_a_setting_as_text(value: Any, text: str) -> None:
-    assert setting_text(value) == text
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fr_ps.arguments import training_config
 from fr_ps.cli import parse_command_line
 from fr_ps.config import Config, FusionConfig, to_dict, with_settings
-from fr_ps.search.space import MAX_GRID, Space, params_to_settings
+from fr_ps.search.space import MAX_GRID, Dimension, Space, params_to_settings, value_text
 from fr_ps.search.space_parser import parse_space
 from tests.conftest import AssertRejected
 
@@ -534,3 +534,25 @@ def test_a_grid_with_too_many_combinations_is_an_error_before_it_is_built(reject
     with rejected("space: a grid", str(MAX_GRID), "801"):
         parse_space({"optim.lr": many, "augment.flip": many}, Config()).grid()
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), (0.008952123, "0.008952"), (7, "7"), (True, "True"), ('["albedo", "depth"]', "albedo+depth"), ("[", "[")],
+)
+def test_a_setting_as_text(value: Any, text: str) -> None:
+    assert value_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("dimension", "text"),
+    [
+        (Dimension("a", low=0.001, high=0.1, log=True), "0.001 to 0.1, logarithmic"),
+        (Dimension("a", low=0.0, high=3.0, step=0.5), "0 to 3, step 0.5"),
+        (Dimension("a", low=2.0, high=8.0, integer=True), "2 to 8"),
+        (Dimension("a", ('["albedo"]', '["albedo", "normal"]')), "albedo, albedo+normal"),
+        (Dimension("a", (0, 5), when={"b": ("x", "y"), "c": (True,)}), "0, 5; if b is x or y and c is True"),
+    ],
+)
+def test_a_dimension_as_text(dimension: Dimension, text: str) -> None:
+    assert dimension.text == text
