@@ -132,8 +132,8 @@ def evidence(comparison: Comparison, best: int) -> str:
         else "One seed each: how much another seed would change is unknown."
     )
     return (
-        f"On {improvement.subjects} test subjects, whom no training saw, {one.name}{lower} is {one.first:.4f} with the best "
-        f"settings (trial {best}) and {one.second:.4f} with the base settings: difference {one.value:+.4f}{interval}. {seeds}"
+        f"On {improvement.subjects} test subjects, which are in no training set, {one.name}{lower} is {one.first:.4f} with the "
+        f"best settings (trial {best}) and {one.second:.4f} with the base settings: difference {one.value:+.4f}{interval}. {seeds}"
     )
 
 
