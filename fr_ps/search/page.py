@@ -133,7 +133,8 @@ def evidence(comparison: Comparison, best: int) -> str:
     )
     return (
         f"On {improvement.subjects} test subjects, which are in no training set, {one.name}{lower} is {one.first:.4f} with the "
-        f"best settings (trial {best}) and {one.second:.4f} with the base settings: difference {one.value:+.4f}{interval}. {seeds}"
+        f"best settings (trial {best}) and {one.second:.4f} with the base settings: difference {one.value:+.4f}{interval}. "
+        f"{seeds}"
     )
 
 
