@@ -67,7 +67,7 @@ def _evaluate(arguments: Namespace) -> None:
     from fr_ps.evaluation.evaluate_model import evaluate_model
     from fr_ps.evaluation.report import terminal_table
     from fr_ps.tracking.lifecycle import start_run
-    from fr_ps.tracking.resolve import resolve_model
+    from fr_ps.tracking.resolve import display_name, resolve_model
 
     folder = resolve_model(arguments.model)
     out = Path(arguments.out)
@@ -82,7 +82,7 @@ def _evaluate(arguments: Namespace) -> None:
     device = pick_device(arguments.device)
     echo_model("model", arguments.model, folder)
     _check_inputs([folder], Path(arguments.data), options)
-    with start_run(f"evaluate-{Path(arguments.data).name}", RUNS_FOLDER) as run:
+    with start_run(f"evaluate {display_name(arguments.model)} on {_tested_name(arguments)}", RUNS_FOLDER) as run:
         summary = evaluate_model(
             folder,
             Path(arguments.data),
@@ -105,7 +105,7 @@ def _compare(arguments: Namespace) -> None:
     from fr_ps.evaluation.compare_models import compare_models
     from fr_ps.report.table import table_text
     from fr_ps.tracking.lifecycle import start_run
-    from fr_ps.tracking.resolve import resolve_model
+    from fr_ps.tracking.resolve import display_name, resolve_model
 
     first, second = folders = [resolve_model(model) for model in arguments.model]
     out = Path(arguments.out)
@@ -115,7 +115,8 @@ def _compare(arguments: Namespace) -> None:
     for label, model, folder in zip("AB", arguments.model, folders):
         echo_model(label, model, folder)
     _check_inputs(folders, Path(arguments.data), options)
-    with start_run(f"compare-{Path(arguments.data).name}", RUNS_FOLDER) as run:
+    first_name, second_name = map(display_name, arguments.model)
+    with start_run(f"compare {first_name} with {second_name} on {_tested_name(arguments)}", RUNS_FOLDER) as run:
         comparison = compare_models(
             folders,
             Path(arguments.data),
@@ -184,6 +185,11 @@ def _add_scoring_arguments(parser: ArgumentParser) -> None:
     add_device_flag(parser)
     add_batch_flag(parser)
     add_overwrite_flag(parser)
+
+
+def _tested_name(arguments: Namespace) -> str:
+    """Name of the data set, and the part of it, for the names of runs."""
+    return " ".join([Path(arguments.data).resolve().name, *([arguments.split] if arguments.split else [])])
 
 
 def _make_options(arguments: Namespace) -> "EvaluationOptions":

@@ -72,13 +72,14 @@ def _promote(arguments: Namespace) -> None:
     from fr_ps.serving.promote import check_promotion, decision_text, promote
     from fr_ps.serving.registry import parse_version
     from fr_ps.tracking.lifecycle import start_run
+    from fr_ps.tracking.resolve import display_name
 
     parse_version(arguments.model)  # before a run is started
     check_report_folder(Path(arguments.out), {"--data": arguments.data}, arguments.overwrite)
     device = pick_device(arguments.device)
     for label, (version, folder) in check_promotion(arguments.model, arguments.data).items():
         echo_model(label, version.uri, folder)
-    with start_run(f"promote-{arguments.model}", RUNS_FOLDER) as run:
+    with start_run(f"promote {display_name(arguments.model)}", RUNS_FOLDER) as run:
         decision = promote(
             arguments.model,
             run,

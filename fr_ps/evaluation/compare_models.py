@@ -24,6 +24,7 @@ from fr_ps.models.thresholds import read_thresholds
 from fr_ps.progress import progress
 from fr_ps.report.table import Table
 from fr_ps.tracking.run import Run
+from fr_ps.tracking.tracked_metrics import difference_metrics
 
 _NOTE = "Low, high: 95 % confidence interval of the difference, both models on the same bootstrap replicates. p is two-sided."
 _GROUP_METRIC = "auc"
@@ -123,7 +124,7 @@ def compare_models(
     written = write_report(out, f"{titles[0]} against {titles[1]}", facts, metrics, None, sections, warnings)
     params = {"model_a": titles[0], "model_b": titles[1], "data": str(data), "part": options.part or "all"}
     log_report(run, out, written, params, {"fr_ps.kind": "compare"}, [facts["tested"], facts["headline"], *warnings])
-    run.log_metrics({name: value for name, value in metrics.defined().items() if name.split("/")[0] in ("difference", "p")}, 0)
+    run.log_metrics(difference_metrics(metrics.defined()), 0)
     return ComparisonResult(differences, groups, tables, [facts["headline"], *warnings])
 
 

@@ -33,6 +33,7 @@ from fr_ps.models.thresholds import Thresholds, read_thresholds
 from fr_ps.progress import OnProgress, no_progress, progress
 from fr_ps.report.table import Table
 from fr_ps.tracking.run import Run
+from fr_ps.tracking.tracked_metrics import result_metrics
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def evaluate_model(
     tags = {"fr_ps.kind": "evaluate", "fr_ps.data_digest": dataset.store.digest}
     log_report(run, out, written, params, tags, [facts["tested"], *headline_lines(metrics, prefix), *notes])
     run.log_dataset(data.resolve().name, str(data.resolve()), dataset.store.digest, {"sessions": len(rows)}, "testing")
-    run.log_metrics(metrics.defined(), 0)
+    run.log_metrics(result_metrics(metrics.defined(), prefix), 0)
     return EvaluationSummary(
         metrics, [table for section in sections.values() for table in section.tables], [*dataset.notes, *notes]
     )

@@ -115,7 +115,7 @@ def log_model(client: MlflowClient, run: str, model: Path, name: str, step: int,
         Exception: MLflow or its artifact storage fails.
     """
     info, digest = client.get_run(run).info, weights_digest(model)
-    existing = _find_logged_model(client, run, name, digest)
+    existing = _find_logged_model(client, run, digest, f" AND name = '{name}'")
     if existing is not None and existing.status == LoggedModelStatus.READY:
         return str(existing.model_id)
     tags = {WEIGHTS_TAG: digest}
@@ -133,9 +133,15 @@ def log_model(client: MlflowClient, run: str, model: Path, name: str, step: int,
     return str(logged.model_id)
 
 
-def _find_logged_model(client: MlflowClient, run: str, name: str, digest: str):  # type: ignore[no-untyped-def]  # mlflow has no types
-    """The run's logged model with this name and weights digest, preferably a READY one; None if there is none."""
+def find_logged_model(client: MlflowClient, run: str, model: Path) -> str:
+    """Id of the run's complete logged model with the weights of the model folder `model`; empty if there is none."""
+    found = _find_logged_model(client, run, weights_digest(model))
+    return str(found.model_id) if found is not None and found.status == LoggedModelStatus.READY else ""
+
+
+def _find_logged_model(client: MlflowClient, run: str, digest: str, filters: str = ""):  # type: ignore[no-untyped-def]  # mlflow has no types
+    """The run's logged model with this weights digest, preferably a READY one, the oldest first; None if there is none."""
     experiment = client.get_run(run).info.experiment_id
-    models = client.search_logged_models([experiment], filter_string=f"name = '{name}' AND source_run_id = '{run}'")
+    models = client.search_logged_models([experiment], filter_string=f"source_run_id = '{run}'{filters}")
     matching = [model for model in models if model.tags.get(WEIGHTS_TAG) == digest]
-    return min(matching, key=lambda model: model.status != LoggedModelStatus.READY, default=None)
+    return min(matching, key=lambda model: (model.status != LoggedModelStatus.READY, model.creation_timestamp), default=None)

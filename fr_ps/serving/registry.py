@@ -17,10 +17,12 @@ from fr_ps.errors import InputError, one_line
 from fr_ps.json_files import parse_json
 from fr_ps.models.folder import load_model, weights_digest
 from fr_ps.redaction import redact, redact_tree
-from fr_ps.serving.mlflow_model import WEIGHTS_TAG, log_model
+from fr_ps.serving.mlflow_model import WEIGHTS_TAG, find_logged_model, log_model
 from fr_ps.tracking.mlflow_sink import display_uri, uses_current_store
 from fr_ps.tracking.resolve import REGISTRY_PREFIX, complete_mlflow_id, resolve_model
-from fr_ps.tracking.run_folder import BEST_CHECKPOINT, CONFIG_FILE, MODEL_CARD_FILE, RUNS_FOLDER, find_named_run, read_run_info
+from fr_ps.tracking.run import logged_model_name
+from fr_ps.tracking.run_folder import CONFIG_FILE, MODEL_CARD_FILE, RUNS_FOLDER, find_named_run, read_run_info
+from fr_ps.tracking.tracked_metrics import BEST_PREFIX
 from fr_ps.tracking.uris import redacted_uri, registry_client, retried_requests, tracking_uri
 
 CHAMPION = "champion"
@@ -69,7 +71,7 @@ def register(
     _, info = load_model(folder, torch.device("cpu"))  # never register a version that cannot be loaded
     with _registry_client(f"{name}: run {run} cannot be registered under that name") as client:
         with _artifact_storage_errors(client, mlflow_run):
-            model_id = log_model(client, mlflow_run, folder, BEST_CHECKPOINT.name, *_best_epoch(client, mlflow_run, folder))
+            model_id = find_logged_model(client, mlflow_run, folder) or _log_model(client, mlflow_run, folder)
         with _ignore_existing():
             client.create_registered_model(name)
         model_tags = {
@@ -193,8 +195,14 @@ def _mlflow_run_id(run: str, runs: Path) -> str:
     return info.mlflow_id
 
 
+def _log_model(client: MlflowClient, run: str, folder: Path) -> str:
+    """Log the best checkpoint of a run that ended before it logged its models; returns the id of the logged model."""
+    name = logged_model_name(str(client.get_run(run).info.run_name))
+    return log_model(client, run, folder, name, *_best_epoch(client, run, folder))
+
+
 def _best_epoch(client: MlflowClient, run: str, folder: Path) -> tuple[int, list[Metric]]:
-    """The epoch with the best value of the metric `train.select` in MLflow, and the `val/` and `test/` metrics of that epoch."""
+    """The epoch with the best value of the metric `train.select` in MLflow, its validation metrics, and the test metrics."""
     try:
         metric = str(read_settings(folder / CONFIG_FILE)["train"]["select"])
     except (InputError, TypeError, KeyError) as error:
@@ -207,8 +215,9 @@ def _best_epoch(client: MlflowClient, run: str, folder: Path) -> tuple[int, list
     from fr_ps.evaluation.metrics import lower_is_better  # here: serving a model needs no metrics code
 
     best = (min if lower_is_better(metric) else max)(curve, key=lambda point: point.value)
-    names = [name for name in client.get_run(run).data.metrics if name.startswith(("val/", "test/"))]
-    return best.step, [point for name in names for point in client.get_metric_history(run, name) if point.step == best.step]
+    names = [name for name in client.get_run(run).data.metrics if name.startswith(("val/", "test/", BEST_PREFIX))]
+    points = [point for name in names for point in client.get_metric_history(run, name)]
+    return best.step, [point for point in points if point.step == best.step or point.key.startswith("test/")]
 
 
 def _champion_history(client: MlflowClient, name: str) -> list[str]:

@@ -45,7 +45,8 @@ def code_versions() -> dict[str, str]:
 
 def command_line() -> str:
     """The command line of this process, with the credentials in URLs redacted."""
-    return " ".join([Path(sys.argv[0]).name, *map(redact, sys.argv[1:])])
+    program = Path(sys.argv[0]).name
+    return " ".join(["fr-ps" if program == "__main__.py" else program, *map(redact, sys.argv[1:])])
 
 
 def environment_text() -> str:

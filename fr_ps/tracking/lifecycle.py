@@ -11,6 +11,7 @@ from pathlib import Path
 from fr_ps.errors import InputError, one_line
 from fr_ps.files import sync_folder, translate_write_errors
 from fr_ps.locks import dir_lock
+from fr_ps.process import unredacted_output
 from fr_ps.progress import Echo, echo
 from fr_ps.redaction import redact
 from fr_ps.tracking.delivery import DeliveryQueue, DeliveryThread, failure_reason
@@ -193,6 +194,9 @@ def _finish(run: Run, status: RunStatus, delivery: DeliveryThread, sink: MlflowS
         if not delivered:
             reason = delivery.last_error or "time limit reached"
             echo(f"tracking: {delivery.queue.pending()} events not delivered to MLflow ({reason}); deliver them with: fr-ps sync")
+        elif sink.table_url and not sink.info.parent:
+            with unredacted_output():  # the address has a query, and no secret
+                print(f"view: {sink.table_url}", flush=True)
     finally:
         delivery.cancel()
         run.journal.close()

@@ -20,6 +20,8 @@ from fr_ps.files import DISK_FULL_ERRNOS
 from fr_ps.tracking.delivery import DELIVERED_FILE
 from fr_ps.tracking.journal import JOURNAL_FILE, Event, read_events
 from fr_ps.tracking.run_folder import RunInfo
+from fr_ps.tracking.table_view import SERVER_SCHEMES, save_view, view_url
+from fr_ps.tracking.tracked_metrics import BEST_PREFIX
 from fr_ps.tracking.uris import (
     DEFAULT_STORE_FILE,
     artifact_root,
@@ -57,12 +59,14 @@ class MlflowSink:
 
     Attributes:
         note: why the run did not adopt the MLflow run of MLFLOW_RUN_ID; empty if it did, or if the variable is not set.
+        table_url: address of the run table on the tracking server; empty before `connect`, and without a server.
     """
 
     def __init__(self, folder: Path, info: RunInfo) -> None:
         self.folder, self.info = folder, info
         self.client: MlflowClient | None = None
         self.note = ""
+        self.table_url = ""
 
     def experiment_id(self) -> str:
         """The id of the run's MLflow experiment.
@@ -86,9 +90,12 @@ class MlflowSink:
         found = self._adopt_run(client, self.info.mlflow_id) if self.info.mlflow_id else None
         mlflow_id = found or self._find_or_create_run(client)
         # `run.json` stores the experiment's name: its id is valid in this tracking store only.
-        experiment = client.get_experiment(client.get_run(mlflow_id).info.experiment_id).name
+        experiment = client.get_experiment(client.get_run(mlflow_id).info.experiment_id)
+        save_view(client, experiment)
         before, self.client = self.info, client
-        self.info = replace(before, mlflow_id=mlflow_id, experiment=experiment)
+        self.info = replace(before, mlflow_id=mlflow_id, experiment=experiment.name)
+        if self.info.tracking_uri.startswith(SERVER_SCHEMES):
+            self.table_url = view_url(self.info.tracking_uri, experiment.experiment_id)
         if self.info != before and self.folder.is_dir():  # a removed folder is not created again
             self.info.write(self.folder)
         return str(mlflow_id)
@@ -227,16 +234,16 @@ class MlflowSink:
             return f"{path.name}: {one_line(error)}; the file stays in {self.folder}"
 
     def _log_model(self, model: Path, name: str, step: int) -> None:
-        """Log a model with the validation and test metrics of that step, at their times in the journal."""
+        """Log a model with the validation metrics of that step and the test metrics, at their times in the journal."""
         from fr_ps.serving.mlflow_model import log_model
 
         client, mlflow_id = self._client_and_id()
         points = [
-            Metric(key, value, event.time, step)
+            Metric(key, value, event.time, event.data["step"])
             for _, event in read_events(self.folder / JOURNAL_FILE)
-            if event.kind == "metrics" and event.data["step"] == step
+            if event.kind == "metrics"
             for key, value in event.data["values"].items()
-            if key.startswith(("val/", "test/"))
+            if (key.startswith(("val/", BEST_PREFIX)) and event.data["step"] == step) or key.startswith("test/")
         ]
         log_model(client, mlflow_id, model, name, step, points)
 

@@ -9,7 +9,7 @@ from fr_ps.errors import InputError, one_line
 from fr_ps.files import is_file
 from fr_ps.models.folder import INFO_FILE, check_no_external_links
 from fr_ps.redaction import redact
-from fr_ps.tracking.run_folder import BEST_CHECKPOINT, MIN_PREFIX, RUNS_FOLDER, find_named_run
+from fr_ps.tracking.run_folder import BEST_CHECKPOINT, MIN_PREFIX, RUN_INFO_FILE, RUNS_FOLDER, find_named_run, read_run_info
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,6 +34,16 @@ def resolve_model(model: str, runs: Path = RUNS_FOLDER) -> Path:
     folder = _resolve(model, runs)
     check_no_external_links(folder)
     return folder
+
+
+def display_name(model: str, runs: Path = RUNS_FOLDER) -> str:
+    """Short name of the argument MODEL for the names of runs: that of its run or registered version, else of its folder."""
+    if model.startswith(REGISTRY_PREFIX):
+        return model.removeprefix(REGISTRY_PREFIX)
+    folder = Path(model).absolute()
+    known = [folder for folder in (folder, *folder.parents) if is_file(folder / RUN_INFO_FILE)]
+    run = known[0] if known else find_named_run(model, runs)
+    return read_run_info(run).name if run else folder.name
 
 
 def _resolve(model: str, runs: Path) -> Path:

@@ -91,9 +91,10 @@ class Run:
         """
         self.journal.append("artifact", {"path": self._stored_path(path), "folder": folder})
 
-    def log_model(self, folder: Path, step: int) -> None:
-        """Log a model folder as an MLflow model, with the metrics at `step`."""
-        self.journal.append("model", {"path": self._stored_path(folder), "name": folder.name, "step": step})
+    def log_model(self, folder: Path, step: int, name: str = "") -> None:
+        """Log a model folder as an MLflow model, with the metrics at `step`; `name` is by default that of the folder."""
+        path = self._stored_path(folder)
+        self.journal.append("model", {"path": path, "name": logged_model_name(name or folder.name), "step": step})
 
     def set_status(self, status: RunStatus) -> None:
         """Set the status of the run."""
@@ -110,6 +111,11 @@ class Run:
     def _record(self, values: Mapping[str, float], step: int) -> None:
         for name, value in values.items():
             self.metric_history.setdefault(name, {})[step] = value
+
+
+def logged_model_name(text: str) -> str:
+    """`text` as the name of a logged model, with a hyphen for each character that MLflow does not allow."""
+    return "".join("-" if character in "/:.%\"'" else character for character in text)
 
 
 def is_epoch_metric(metric: str) -> bool:

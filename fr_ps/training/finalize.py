@@ -24,6 +24,7 @@ from fr_ps.report.figures import new_figure, use_plain_tick_labels
 from fr_ps.report.table import DrawFigure
 from fr_ps.tracking.run import Run
 from fr_ps.tracking.run_folder import BEST_CHECKPOINT, CHECKPOINTS_FOLDER
+from fr_ps.tracking.tracked_metrics import result_metrics
 from fr_ps.training.checkpoint_manager import best_folder
 from fr_ps.training.model_card import write_model_card
 from fr_ps.training.schedule import build_schedule
@@ -91,7 +92,7 @@ def finalize(
     """
     best_epoch = state.best_epoch
     final = evaluate_best(run.folder, setup, next(state.network.parameters()).device)
-    run.log_metrics(final.metrics.defined(), best_epoch)
+    run.log_metrics(result_metrics(final.metrics.defined(), "test"), 0)  # step 0: MLflow draws bars, not curves of one point
     metrics = state.best_metrics.merge(final.metrics)
     figures = training_figures(run.metric_history, setup.info.trained)
     config = setup.config
@@ -184,7 +185,7 @@ def log_artifacts(
     for file in sorted((run.folder / CHECKPOINTS_FOLDER).glob("[!.]*/model.safetensors")):
         run.log_artifact(file.parent, f"{CHECKPOINTS_FOLDER}/{file.parent.name}")
     for metric, epoch in best_epochs.items():
-        run.log_model(models[metric], epoch)
+        run.log_model(models[metric], epoch, title if metric == select else f"{title} best {metric}")
 
 
 def _metrics_at_epoch(run: Run, epoch: int) -> Metrics:

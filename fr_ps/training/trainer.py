@@ -30,6 +30,7 @@ from fr_ps.models.inference import predict
 from fr_ps.models.network import NetworkOutput
 from fr_ps.progress import progress
 from fr_ps.tracking.run import Run
+from fr_ps.tracking.tracked_metrics import best_metrics, validation_curves
 from fr_ps.training.batch_loader import Batch, BatchLoader
 from fr_ps.training.checkpoint_manager import CheckpointManager
 from fr_ps.training.divergence import DivergedError, diagnose_nonfinite, diverged_error
@@ -253,8 +254,10 @@ class Trainer:
         The order ensures that the journal has the metrics of every epoch that a checkpoint contains.
         """
         state, epoch = self.state, self.state.epoch + 1
-        self.run.log_metrics(train_metrics | validation.defined(), epoch)
         improved = state.update_best(validation) if validation.values else [state.best_tracker.metric]
+        select, values = state.best_tracker.metric, validation.defined()
+        best = best_metrics(values, select) if select in improved else {}  # first, as MLflow lists metrics as they were logged
+        self.run.log_metrics(best | train_metrics | validation_curves(values, list(state.trackers)), epoch)
         state.end_epoch()
         self.checkpoints.save_epoch(improved)
         self.echo(epoch_line(epoch, self.epochs, train_metrics, validation, state.best_tracker))

@@ -30,7 +30,7 @@ def finished_run(model: Path, log_model: bool = False) -> Run:
         shutil.copytree(model, run.folder / BEST_CHECKPOINT)
         for epoch, auc in enumerate((0.7, 0.9, 0.8), start=1):
             run.log_metrics({"val/identity/auc": auc, "train/loss/total": 9.0 - epoch}, epoch)
-        run.log_metrics({"test/identity/auc": 0.85}, 2)
+        run.log_metrics({"test/identity/auc": 0.85}, 0)
         if log_model:
             run.log_model(run.folder / BEST_CHECKPOINT, 2)
     return run
@@ -56,7 +56,7 @@ def test_the_best_checkpoint_is_a_logged_model_with_step_and_metrics(run: Run, s
     assert (logged.name, logged.status, logged.source_run_id) == ("best", "READY", run.mlflow_id)
     assert {(metric.key, metric.value, metric.step) for metric in logged.metrics} == {
         ("val/identity/auc", 0.9, 2),
-        ("test/identity/auc", 0.85, 2),
+        ("test/identity/auc", 0.85, 0),
     }
     # The run's own metrics have no duplicate points.
     assert [(point.step, point.value) for point in store.get_metric_history(run.mlflow_id, "val/identity/auc")] == [

@@ -1,6 +1,7 @@
 """The end of a training: thresholds, the one test, the report, and the model cards."""
 
 import html
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,7 +51,8 @@ def test_every_best_model_has_the_thresholds_of_its_own_validation_predictions(p
         assert (found.people, found.sessions) == (2, 8)
         assert [point.fmr for point in found.identity] == [0.1]  # of 16 impostor pairs, 1.6 may be accepted at 0.1
     assert read_thresholds(run.folder / "checkpoints" / "last") is None
-    assert "test/identity/fnmr_at_val_far_0.1" in run.metric_history
+    reported = json.loads((run.folder / "report" / "metrics.json").read_text())["metrics"]
+    assert "test/identity/fnmr_at_val_far_0.1" in reported
 
 
 def test_without_validation_there_are_no_thresholds_and_the_report_has_a_note(prepared: Path, tmp_path: Path) -> None:
