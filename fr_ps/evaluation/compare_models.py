@@ -124,7 +124,7 @@ def compare_models(
     written = write_report(out, f"{titles[0]} against {titles[1]}", facts, metrics, None, sections, warnings)
     params = {"model_a": titles[0], "model_b": titles[1], "data": str(data), "part": options.part or "all"}
     log_report(run, out, written, params, {"fr_ps.kind": "compare"}, [facts["tested"], facts["headline"], *warnings])
-    run.log_metrics(difference_metrics(metrics.defined()), 0)
+    run.log_metrics(difference_metrics(metrics.defined(), metrics.intervals), 0)
     return ComparisonResult(differences, groups, tables, [facts["headline"], *warnings])
 
 

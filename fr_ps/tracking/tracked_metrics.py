@@ -54,16 +54,19 @@ def result_metrics(values: Mapping[str, float], part: str) -> dict[str, float]:
     return {f"{part}/{name}": values[f"{part}/{name}"] for name in names if f"{part}/{name}" in values}
 
 
-def difference_metrics(values: Mapping[str, float]) -> dict[str, float]:
+def difference_metrics(values: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]) -> dict[str, float]:
     """The metrics of a comparison: all about the identity AUC, then the differences of the other numbers of `HEADLINE`.
 
     Args:
-        values: `difference/...`, `low/...`, `high/...`, `p/...`, and `a/...` and `b/...`, the values of both models.
+        values: `difference/...`, `p/...`, and `a/...` and `b/...`, the values of both models.
+        intervals: of `difference/...`; logged as `low/...` and `high/...`.
     """
     first, *others = HEADLINE
+    low, high = intervals.get(f"difference/{first}", (None, None))
     names = [f"{prefix}/{first}" for prefix in ("difference", "low", "high", "p", "a", "b")]
     names += [f"difference/{name}" for name in others]
-    return {name: values[name] for name in names if name in values}
+    known = {**values, f"low/{first}": low, f"high/{first}": high}
+    return {name: value for name in names if (value := known.get(name)) is not None}
 
 
 def _without_part(name: str) -> str:

@@ -52,8 +52,16 @@ def test_a_comparison_begins_with_the_identity_auc() -> None:
         "p/identity/auc",
         "difference/identity/auc",
     ]
-    found = difference_metrics(dict.fromkeys(names, 0.5))
-    assert list(found) == ["difference/identity/auc", "p/identity/auc", "a/identity/auc", "difference/gender/auc"]
+    intervals = {"difference/identity/auc": (0.1, 0.9), "difference/gender/auc": (0.2, 0.8)}
+    assert difference_metrics(dict.fromkeys(names, 0.5), intervals) == {
+        "difference/identity/auc": 0.5,
+        "low/identity/auc": 0.1,
+        "high/identity/auc": 0.9,
+        "p/identity/auc": 0.5,
+        "a/identity/auc": 0.5,
+        "difference/gender/auc": 0.5,
+    }
+    assert next(iter(difference_metrics(dict.fromkeys(names, 0.5), {}))) == "difference/identity/auc"
 
 
 def test_sorting_runs_by_the_best_metric_sorts_their_checkpoints(
