@@ -68,12 +68,14 @@ def test_evaluate_gives_the_test_metrics_of_the_training(here, prepared, capsys)
     run = capsys.readouterr().out.strip().splitlines()[-1]
     assert main(["evaluate", f"--model={run}", f"--data={prepared}", "--out=scored", "--split=test"]) == 0
     scored = json.loads(Path("scored/metrics.json").read_text())["metrics"]
-    trained = MlflowClient().get_run(run).data.metrics
-    assert {name: value for name, value in scored.items() if value is not None} == pytest.approx(
-        {name: value for name, value in trained.items() if name.startswith("test/")}, abs=1e-6
-    )
-    second = capsys.readouterr().out.strip().splitlines()[-1]
-    assert MlflowClient().get_run(second).data.metrics["test/identity/auc"] == scored["test/identity/auc"]
+    (report,) = Path("runs").glob("*/report/metrics.json")
+    trained = json.loads(report.read_text())["metrics"]
+    assert scored == pytest.approx({name: value for name, value in trained.items() if name.startswith("test/")}, abs=1e-6)
+    second = MlflowClient().get_run(capsys.readouterr().out.strip().splitlines()[-1])
+    assert second.data.metrics["test/identity/auc"] == scored["test/identity/auc"]
+    tested = {name: value for name, value in MlflowClient().get_run(run).data.metrics.items() if name.startswith("test/")}
+    assert second.data.metrics == pytest.approx(tested, abs=1e-6)
+    assert second.info.run_name == f"evaluate {MlflowClient().get_run(run).info.run_name} on {prepared.name} test"
     assert Path("scored/report.html").is_file()
     assert main(["evaluate", f"--model={run}", f"--data={prepared}", "--out=all"]) == 0
     assert "6 subjects, 24 sessions" in Path("all/report.html").read_text()

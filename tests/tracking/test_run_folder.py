@@ -60,10 +60,11 @@ def test_a_new_run_has_id_host_start_time_and_source(monkeypatch):
     assert (info.experiment, info.experiment_id, info.tracking_uri) == ("fr-ps", "", "")
     assert info.host == socket.gethostname()
     assert before <= info.begun <= time.time() * 1000
-    assert info.tags["mlflow.source.name"] == "fr-ps train --config a.yaml"
+    assert info.tags["mlflow.source.name"] == "fr-ps train"
+    assert info.tags["fr_ps.command"] == "fr-ps train --config a.yaml"
     assert info.tags["mlflow.source.type"] == "LOCAL"
     monkeypatch.setattr("sys.argv", ["fr-ps", "search", "--study.storage=postgresql://me:s3cr:t@db.example/studies"])
-    assert new_run_info("y", "z").tags["mlflow.source.name"] == "fr-ps search --study.storage=postgresql://db.example/studies"
+    assert new_run_info("y", "z").tags["fr_ps.command"] == "fr-ps search --study.storage=postgresql://db.example/studies"
 
 
 def test_the_environment_sets_experiment_and_store(monkeypatch):
