@@ -47,6 +47,8 @@ def test_a_run_of_version_0_1_is_delivered_resumed_and_used(old_run: MlflowClien
     run = old_run.get_run(summary.mlflow_id)
     assert run.info.status == "FINISHED"
     assert [point.step for point in old_run.get_metric_history(summary.mlflow_id, "train/loss/total")] == [1, 2]
+    curve = [point.value for point in old_run.get_metric_history(summary.mlflow_id, "val/identity/auc")]
+    assert run.data.metrics["best/val/identity/auc"] == max(curve)
     assert run.data.params["train/scoring_batch"] == "64"
     write_synthetic_captures(Path("raw"), people=2, sessions=2, seed=0, size=32)
     prepare(PrepareConfig(captures="raw/captures", out="prepared", labels="raw/labels.csv", size=32))

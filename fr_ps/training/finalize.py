@@ -24,7 +24,7 @@ from fr_ps.report.figures import new_figure, use_plain_tick_labels
 from fr_ps.report.table import DrawFigure
 from fr_ps.tracking.run import Run
 from fr_ps.tracking.run_folder import BEST_CHECKPOINT, CHECKPOINTS_FOLDER
-from fr_ps.tracking.tracked_metrics import result_metrics
+from fr_ps.tracking.tracked_metrics import best_metrics, result_metrics
 from fr_ps.training.checkpoint_manager import best_folder
 from fr_ps.training.model_card import write_model_card
 from fr_ps.training.schedule import build_schedule
@@ -92,6 +92,8 @@ def finalize(
     """
     best_epoch = state.best_epoch
     final = evaluate_best(run.folder, setup, next(state.network.parameters()).device)
+    # Already logged at that epoch, unless it was before the resume of a run of an earlier version.
+    run.log_metrics(best_metrics(state.best_metrics.defined(), setup.config.train.select), best_epoch)
     run.log_metrics(result_metrics(final.metrics.defined(), "test"), 0)  # step 0: MLflow draws bars, not curves of one point
     metrics = state.best_metrics.merge(final.metrics)
     figures = training_figures(run.metric_history, setup.info.trained)
