@@ -1,6 +1,7 @@
 """Comparison of a model with baselines, and with itself on warped maps."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -9,11 +10,13 @@ from fr_ps.evaluation.analyses.attributes import all_attribute_metrics
 from fr_ps.evaluation.analyses.gallery_search import search_gallery
 from fr_ps.evaluation.analyses.identification import rank_metrics
 from fr_ps.evaluation.baselines.embeddings import BaselineEmbeddings
+from fr_ps.evaluation.difference_figures import difference_figure
 from fr_ps.evaluation.differences import HEADLINE_METRICS, Difference, difference_table, paired_differences
 from fr_ps.evaluation.dlib_baseline import NAME as DLIB_NAME
 from fr_ps.evaluation.evaluate_predictions import EvaluationResult, make_pairs
 from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.pairwise.verification import verification_with_intervals
+from fr_ps.report.html_page import Verdict
 
 BASELINE_PREFIX = "baseline_"
 JITTERED_PREFIX = "jittered"
@@ -50,10 +53,10 @@ def attribute_aucs(probabilities: Mapping[str, np.ndarray], reference: Evaluatio
 
 def baseline_section(
     result: EvaluationResult, baselines: BaselineEmbeddings, jittered: np.ndarray | None = None
-) -> tuple[ReportSection, str]:
-    """Metrics of each baseline on the same pairs, and a headline that states whether the network is better.
+) -> tuple[ReportSection, Verdict]:
+    """Metrics of each baseline on the same pairs, and the verdict whether the network beats the best of them.
 
-    The network is better if the confidence interval of its AUC minus that of the best baseline is above 0.
+    The network beats it if the confidence interval of its AUC minus that of the best baseline is above 0.
 
     Args:
         result: evaluation of the network.
@@ -78,7 +81,13 @@ def baseline_section(
         "Difference: network minus baseline. Low, high: 95 % confidence interval on the same bootstrap replicates."
         + (f" Omitted: {omitted}." if omitted else ""),
     )
-    return ReportSection(metrics, [table] if table.rows or omitted else []), _baseline_headline(differences)
+    section = ReportSection(metrics, [table] if table.rows or omitted else [])
+    labelled = [(name, row) for name, compared in differences.items() for row in compared if row.name == "identity/auc"]
+    if labelled:
+        title = f"Identity AUC: network minus baseline{of_maps}"
+        section.figures[table.name] = partial(difference_figure, title, ("network", "baseline"), labelled)
+        section.captions[table.name] = "Bars: 95 % intervals of the difference over subjects, on the same pairs."
+    return section, _baseline_verdict(differences)
 
 
 def attribute_baseline_section(
@@ -116,7 +125,13 @@ def attribute_baseline_section(
         "Difference: network minus probe. Low, high: 95 % confidence interval on the same bootstrap replicates."
         + (f" Omitted: {'; '.join(reasons)}." if reasons else ""),
     )
-    return ReportSection(metrics, [table] if table.rows or reasons else []), headlines
+    section = ReportSection(metrics, [table] if table.rows or reasons else [])
+    labelled = [(f"{row.name.split('/')[0]}, {name}", row) for name, compared in differences.items() for row in compared]
+    if labelled:
+        title = f"AUC of attributes: network minus probe{of_maps}"
+        section.figures[table.name] = partial(difference_figure, title, ("network", "probe"), labelled)
+        section.captions[table.name] = "Bars: 95 % intervals over subjects; without a bar there is no interval."
+    return section, headlines
 
 
 def jitter_section(result: EvaluationResult, jittered: np.ndarray, attributes: Metrics | None = None) -> ReportSection:
@@ -129,27 +144,41 @@ def jitter_section(result: EvaluationResult, jittered: np.ndarray, attributes: M
     """
     metrics = identity_metrics(jittered, result).merge(attributes or Metrics())
     compared = [*HEADLINE_METRICS, *(attributes.values if attributes else ())]
+    differences = paired_differences(result.metrics, metrics, compared, result.bootstrap.subjects)
     table = difference_table(
         "jitter",
         "Original maps against maps warped by random similarities (up to 5 degrees, 10 %, 4 px at 112)",
         ("original", "warped"),
-        {"": paired_differences(result.metrics, metrics, compared, result.bootstrap.subjects)},
+        {"": differences},
         "Each session is warped once, by a transform that depends only on its id and session name.",
     )
-    return ReportSection(metrics.with_prefix(JITTERED_PREFIX), [table])
+    section = ReportSection(metrics.with_prefix(JITTERED_PREFIX), [table])
+    if differences:
+        labelled = [(row.name, row) for row in differences]
+        section.figures["jitter"] = partial(
+            difference_figure, "Original maps minus warped maps", ("original", "warped"), labelled
+        )
+        section.captions["jitter"] = (
+            "What small rotations, scales and shifts of the maps cost; bars: 95 % intervals over subjects."
+        )
+    return section
 
 
-def _baseline_headline(compared: Mapping[str, list[Difference]]) -> str:
+def _baseline_verdict(compared: Mapping[str, list[Difference]]) -> Verdict:
     aucs = {name: row for name, differences in compared.items() for row in differences if row.name == "identity/auc"}
     if not aucs:
-        return "no baseline has a defined identity AUC"
+        return Verdict("neither", "no baseline has a defined identity AUC")
     best = max(aucs, key=lambda name: aucs[name].second)
     auc = aucs[best]
     against = f"{auc.second:.4f} of {best}, the best of {len(aucs)} baselines"
     numbers = f"AUC {auc.first:.4f} against {against}; difference {auc.value:+.4f} {auc.interval_text}"
-    verdict = {"first": "better", "second": "WORSE", "neither": "NOT significantly better"}[auc.better]
     baselines = "linear baselines and dlib" if DLIB_NAME in aucs else "linear baselines"
-    return f"the network is {verdict} than the {baselines}: {numbers}"
+    why = "the difference has no interval" if np.isnan(auc.low) else "the interval includes zero"
+    if auc.better == "first":
+        return Verdict("better", f"the network beats the {baselines}: {numbers}")
+    if auc.better == "second":
+        return Verdict("worse", f"the network loses to the {baselines}: {numbers}")
+    return Verdict("neither", f"the network does not measurably beat the {baselines} ({why}): {numbers}")
 
 
 def _attribute_headline(name: str, differences: Sequence[Difference]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,24 +11,29 @@ import torch
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.data.leakage import leakage_notes, split_overlap
 from fr_ps.evaluation.bootstrap import bootstrap_weights
+from fr_ps.evaluation.difference_figures import difference_figure
 from fr_ps.evaluation.differences import Difference, difference_table, headline_metrics, paired_differences
 from fr_ps.evaluation.evaluate_model import EvaluationOptions, log_report, open_model_dataset, split_rows
-from fr_ps.evaluation.evaluate_predictions import LabelledPredictions, evaluate_predictions
+from fr_ps.evaluation.evaluate_predictions import EvaluationResult, LabelledPredictions, evaluate_predictions
 from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.pairwise.pair_list import read_pairs
 from fr_ps.evaluation.pairwise.pairs import AllPairs
 from fr_ps.evaluation.pairwise.verification import verification_with_intervals
+from fr_ps.evaluation.pairwise.verification_report import add_verification_figures, draw_roc
 from fr_ps.evaluation.report import INTERVAL_NOTE, describe_test_set, write_report
+from fr_ps.evaluation.report_lead import accepted_by_both, describe_lead
 from fr_ps.models.folder import ModelInfo, load_model
 from fr_ps.models.inference import predict, require_finite
 from fr_ps.models.thresholds import read_thresholds
 from fr_ps.progress import progress
+from fr_ps.report.html_page import Lead, Verdict
 from fr_ps.report.table import Table
 from fr_ps.tracking.run import Run
 from fr_ps.tracking.tracked_metrics import difference_metrics
 
 _NOTE = "Low, high: 95 % confidence interval of the difference, both models on the same bootstrap replicates. p is two-sided."
 _GROUP_METRIC = "auc"
+_GROUP_SUFFIX = f"/identity/{_GROUP_METRIC}"
 
 
 @dataclass(frozen=True)
@@ -71,17 +77,18 @@ def compare_models(
         options: part, pairs and measure.
         device: device of the networks, and of the comparison of all pairs.
         batch: sessions per batch.
-        names: names of the models in the report; empty: their folders.
+        names: names of the models in the report; empty: what distinguishes them (see `model_names`).
 
     Raises:
         InputError: a model, the data, the part or the pairs cannot be used.
     """
-    first, second = models
-    results, leakage, infos = [], [], []
-    for name, model in zip("AB", models):
-        network, info = load_model(model, device)
+    loaded = [load_model(model, device) for model in models]
+    infos = [info for _, info in loaded]
+    titles = (names[0], names[1]) if names else model_names(*infos)
+    results, leakage = [], []
+    for name, model, (network, info) in zip(titles, models, loaded):
         dataset = open_model_dataset(info, data)
-        rows = split_rows(dataset, first, options.part)
+        rows = split_rows(dataset, models[0], options.part)
         labels = dataset.labels.subset(rows)
         pair_list = read_pairs(options.pairs, labels) if options.pairs else None
         with progress(f"score {name}", len(rows), "sessions") as advance:
@@ -94,15 +101,15 @@ def compare_models(
             )
         )
         leakage += leakage_notes(name, split_overlap(model, labels.row_keys(), "subject"))
-        infos.append(info)
     metrics_a, metrics_b = (result.metrics for result in results)
     names_a = headline_metrics(metrics_a) + _probe_metric_names(metrics_a)
-    compared, incomparable = _comparable_metrics(infos[0], infos[1], names_a)
+    compared, incomparable = _comparable_metrics(infos, titles, names_a)
     differences = paired_differences(metrics_a, metrics_b, compared, results[0].bootstrap.subjects)
     groups = group_differences(results[0].tested, results[1].tested)
+    title = f"{titles[0]} minus {titles[1]}"
     tables = [
-        difference_table("differences", "A minus B", ("A", "B"), {"": differences}, _NOTE),
-        difference_table("group_differences", "A minus B within each class", ("A", "B"), {"": groups}, _NOTE),
+        difference_table("differences", title, titles, {"": differences}, _NOTE),
+        difference_table("group_differences", f"{title} within each class", titles, {"": groups}, _NOTE),
     ]
     warnings = (*dataset.notes, *results[0].warnings, *leakage, *incomparable)
     metrics = metrics_a.with_prefix("a").merge(metrics_b.with_prefix("b"))
@@ -111,31 +118,80 @@ def compare_models(
         if np.isfinite(difference.low):
             metrics.intervals[f"difference/{difference.name}"] = (difference.low, difference.high)
             metrics.add(f"p/{difference.name}", difference.p)
-    titles = tuple(names) or (str(first), str(second))
+    verdict = comparison_verdict(differences, titles)
+    part = f"the {options.part} part of {titles[0]}'s split" if options.part else "every row of the table"
     facts = {
-        "A": titles[0],
-        "B": titles[1],
-        "tested": f"{describe_test_set(results[0])}: "
-        + (f"the {options.part} part of A's split" if options.part else "every row of the table"),
-        "headline": comparison_headline(differences),
+        "a, in the metrics": f"{titles[0]}: {models[0]}, {_describe(infos[0])}",
+        "b, in the metrics": f"{titles[1]}: {models[1]}, {_describe(infos[1])}",
+        "tested": f"{describe_test_set(results[0])}: {part}",
+        "headline": verdict.text,
         "intervals": INTERVAL_NOTE,
     }
-    sections = {"Differences": ReportSection(tables=tables)}
-    written = write_report(out, f"{titles[0]} against {titles[1]}", facts, metrics, None, sections, warnings)
-    params = {"model_a": titles[0], "model_b": titles[1], "data": str(data), "part": options.part or "all"}
-    log_report(run, out, written, params, {"fr_ps.kind": "compare"}, [facts["tested"], facts["headline"], *warnings])
+    sections = _sections(titles, results, differences, groups, tables)
+    lead = Lead(f"on {data.resolve().name}: {part}", accepted_by_both(titles, results), "", [verdict])
+    written = write_report(out, f"{titles[0]} against {titles[1]}", facts, metrics, None, sections, warnings, lead)
+    params = {"model_a": str(models[0]), "model_b": str(models[1]), "data": str(data), "part": options.part or "all"}
+    if names:
+        params |= {"model_a": names[0], "model_b": names[1]}
+    log_report(run, out, written, params, {"fr_ps.kind": "compare"}, describe_lead(lead, warnings))
     run.log_metrics(difference_metrics(metrics.defined(), metrics.intervals), 0)
-    return ComparisonResult(differences, groups, tables, [facts["headline"], *warnings])
+    return ComparisonResult(differences, groups, tables, [verdict.text, *warnings])
 
 
-def comparison_headline(differences: Sequence[Difference]) -> str:
+def model_names(first: ModelInfo, second: ModelInfo) -> tuple[str, str]:
+    """What distinguishes two models: backbone, maps, or both; else their runs; else their order."""
+    described = [(info.backbones, " + ".join(info.modalities)) for info in (first, second)]
+    different = [pair for pair in zip(*described) if pair[0] != pair[1]]
+    runs = [str(info.provenance.get("run", "")) for info in (first, second)]
+    if different:
+        return " on ".join(pair[0] for pair in different), " on ".join(pair[1] for pair in different)
+    if all(runs) and runs[0] != runs[1]:
+        return f"run {runs[0]}", f"run {runs[1]}"
+    return "the first model", "the second model"
+
+
+def comparison_verdict(differences: Sequence[Difference], names: tuple[str, str]) -> Verdict:
     """Which model has the better identity AUC, with both values, the difference and its interval."""
-    verdicts = {"first": "A is better than B", "second": "B is better than A", "neither": "no significant difference"}
+    first, second = names
     for auc in differences:
         if auc.name == "identity/auc":
             numbers = f"{auc.first:.4f} against {auc.second:.4f}, {auc.value:+.4f} {auc.interval_text}"
-            return f"{verdicts[auc.better]} by identity AUC: {numbers}"
-    return "no identity metric is defined for both models"
+            if auc.better == "first":
+                return Verdict("better", f"{first} is better than {second} by identity AUC: {numbers}")
+            if auc.better == "second":
+                return Verdict("better", f"{second} is better than {first} by identity AUC: {numbers}")
+            return Verdict("neither", f"no significant difference between {first} and {second} by identity AUC: {numbers}")
+    return Verdict("neither", "no identity metric is defined for both models")
+
+
+def _describe(info: ModelInfo) -> str:
+    return f"{info.backbones} on {' + '.join(info.modalities)}"
+
+
+def _sections(
+    names: tuple[str, str],
+    results: Sequence[EvaluationResult],
+    differences: Sequence[Difference],
+    groups: Sequence[Difference],
+    tables: Sequence[Table],
+) -> dict[str, ReportSection]:
+    """Differences with their figures, then the curves of both models, and their embeddings and confusion matrices."""
+    section = ReportSection(tables=list(tables))
+    of_identity = [row for row in differences if row.name.startswith("identity/")]
+    for name, title, compared in (
+        ("differences", "Differences in identity", of_identity),
+        ("attribute_differences", "Differences in attributes", [row for row in differences if row not in of_identity]),
+        ("group_differences", "Differences in identity AUC within each class", groups),
+    ):
+        if compared:
+            labelled = [(row.name.removeprefix("groups/").removesuffix(_GROUP_SUFFIX), row) for row in compared]
+            section.figures[name] = partial(difference_figure, title, names, labelled)
+            section.captions[name] = "Bars: 95 % intervals over subjects, both models on the same draws; without one, no bar."
+    verification = ReportSection()
+    if not any(result.pair_scores.undefined_reason for result in results):
+        curves = {name: draw_roc(result.pair_scores, result.roc_band) for name, result in zip(names, results)}
+        add_verification_figures(verification, curves)
+    return {"Differences": section, "Verification": verification}
 
 
 def group_differences(first: LabelledPredictions, second: LabelledPredictions) -> list[Difference]:
@@ -168,8 +224,10 @@ def _probe_metric_names(metrics: Metrics) -> list[str]:
     return [name for name in metrics.defined() if name.startswith("probe/") and name.endswith("/auc")]
 
 
-def _comparable_metrics(first: ModelInfo, second: ModelInfo, names: Sequence[str]) -> tuple[list[str], list[str]]:
+def _comparable_metrics(infos: Sequence[ModelInfo], titles: tuple[str, str], names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Metrics of identity and of the attributes that have the same classes in both models, and a note on the others."""
+    first, second = infos
     different = [attribute for attribute in first.classes if first.classes[attribute] != second.classes[attribute]]
     kept = [name for name in names if not set(name.split("/")) & set(different)]
-    return kept, [f"not compared, because the classes of A and B differ: {', '.join(different)}"] if different else []
+    note = f"not compared, because the classes of {titles[0]} and {titles[1]} differ: {', '.join(different)}"
+    return kept, [note] if different else []

@@ -60,8 +60,8 @@ def paired_differences(first: Metrics, second: Metrics, names: Sequence[str], su
     Each replicate gives a difference, in which the difficulty of its subjects cancels. s is the standard deviation of these
     differences, P the number of subjects, and t Student's quantile with P - 1 degrees of freedom. The interval is
     value +- t s sqrt(P / (P - 1)), and p tests for no difference. The percentiles of the replicates would be too narrow for few
-    subjects. There is no interval if most replicates are undefined, or if all give the same difference (with two subjects, a
-    replicate has impostor pairs only if it has both).
+    subjects. An interval is cut at -1 and 1: the metrics are rates. There is no interval if most replicates are undefined, or if
+    all give the same difference (with two subjects, a replicate has impostor pairs only if it has both).
 
     Args:
         first: metrics of the first model.
@@ -78,6 +78,7 @@ def paired_differences(first: Metrics, second: Metrics, names: Sequence[str], su
         if name in first.replicates and name in second.replicates:
             fewest = min(subjects, *(metrics.subjects.get(name, subjects) for metrics in (first, second)))
             low, high, p = _difference_interval(value_a - value_b, first.replicates[name] - second.replicates[name], fewest)
+            low, high = max(low, -1.0), min(high, 1.0)  # NaN stays
         differences.append(Difference(name, value_a, value_b, low, high, p))
     return differences
 

@@ -21,16 +21,18 @@ from fr_ps.evaluation.evaluate_predictions import EvaluationResult, LabelledPred
 from fr_ps.evaluation.jitter import JitteredMaps
 from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.modality_subsets import SUBSET_SECTION, predict_with_subsets
-from fr_ps.evaluation.pair_figures import pair_figures
+from fr_ps.evaluation.pair_figures import pair_section
 from fr_ps.evaluation.pairwise.pair_list import PairList, read_pairs
 from fr_ps.evaluation.pairwise.similarity import Measure
 from fr_ps.evaluation.report import INTERVAL_NOTE, describe_test_set, headline_lines, undefined_summary, write_report
+from fr_ps.evaluation.report_lead import describe_lead, report_lead
 from fr_ps.markdown import markdown_lines
 from fr_ps.models.folder import ModelInfo, load_model
 from fr_ps.models.inference import Predictions, predict, require_finite
 from fr_ps.models.network import FaceNetwork
 from fr_ps.models.thresholds import Thresholds, read_thresholds
 from fr_ps.progress import OnProgress, no_progress, progress
+from fr_ps.report.html_page import Verdict
 from fr_ps.report.table import Table
 from fr_ps.tracking.run import Run
 from fr_ps.tracking.tracked_metrics import result_metrics
@@ -132,8 +134,10 @@ def evaluate_model(
     if jittered:
         sections["Jitter"] = jitter_section(result, jittered.embeddings, attribute_aucs(warped, result))
     headlines: list[str] = []
+    verdicts: list[Verdict] = []
     if baselines:
-        headlines += _add_identity_baselines(sections, baselines, rows, result, jittered)
+        verdicts.append(_add_identity_baselines(sections, baselines, rows, result, jittered))
+        headlines.append(verdicts[0].text)
         headlines += _add_attribute_baselines(sections, baselines, info, rows, result, warped if jittered else None)
     prefix = options.part or "test"
     metrics = result.metrics.merge(*(section.metrics for section in sections.values())).with_prefix(prefix)
@@ -155,10 +159,13 @@ def evaluate_model(
         *leakage,
         *(baselines.notes if baselines else []),
     ]
-    written = write_report(out, f"Evaluation of {model}", facts, metrics, result, sections, leakage)
+    maps = " + ".join(info.modalities)
+    subtitle = f"run {info.provenance.get('run', '?')}, on {data.resolve().name}: {part}"
+    lead = report_lead(subtitle, metrics, prefix, result, verdicts)
+    written = write_report(out, f"Evaluation of {info.backbones} on {maps}", facts, metrics, result, sections, leakage, lead)
     params = {"model": str(model), "data": str(data), "part": options.part or "all", "measure": options.measure}
     tags = {"fr_ps.kind": "evaluate", "fr_ps.data_digest": dataset.store.digest}
-    log_report(run, out, written, params, tags, [facts["tested"], *headline_lines(metrics, prefix), *notes])
+    log_report(run, out, written, params, tags, describe_lead(lead, [*result.warnings, *leakage]))
     run.log_dataset(data.resolve().name, str(data.resolve()), dataset.store.digest, {"sessions": len(rows)}, "testing")
     run.log_metrics(result_metrics(metrics.defined(), prefix), 0)
     return EvaluationSummary(
@@ -234,8 +241,7 @@ def evaluate_rows(
         device=device,
     )
     search_rows = np.concatenate([predicted.rows, predicted.gallery_rows])
-    figures = pair_figures(result, dataset.store, search_rows, dataset.labels.subset(search_rows))
-    result.sections["Pairs"] = ReportSection(figures=figures)
+    result.sections["Pairs"] = pair_section(result, dataset.store, search_rows, dataset.labels.subset(search_rows))
     result.sections[SUBSET_SECTION] = ReportSection(predicted.subset_metrics)
     return result
 
@@ -285,13 +291,13 @@ def _add_identity_baselines(
     rows: np.ndarray,
     result: EvaluationResult,
     jittered: Predictions | None,
-) -> list[str]:
-    """Add the baselines on the original maps and, with `jittered`, on warped ones; returns the headline of the first."""
-    sections["Baselines"], headline = baseline_section(result, _embed_baselines(data, rows, False))
+) -> Verdict:
+    """Add the baselines on the original maps and, with `jittered`, on warped ones; returns the verdict of the first."""
+    sections["Baselines"], verdict = baseline_section(result, _embed_baselines(data, rows, False))
     if jittered:
         found = _embed_baselines(data, rows, True)
         sections["Baselines, warped"] = baseline_section(result, found, jittered.embeddings)[0]
-    return [headline]
+    return verdict
 
 
 def _add_attribute_baselines(

@@ -12,6 +12,7 @@ from fr_ps.evaluation.analyses.gallery_search import GallerySearch, search_galle
 from fr_ps.evaluation.analyses.groups import group_section
 from fr_ps.evaluation.analyses.identification import identification_section, rank_metrics
 from fr_ps.evaluation.analyses.linear_probes import linear_probe_section
+from fr_ps.evaluation.analyses.projection import projection_section
 from fr_ps.evaluation.analyses.quality import quality_section
 from fr_ps.evaluation.bootstrap import FEW_SUBJECTS, BootstrapWeights, bootstrap_weights
 from fr_ps.evaluation.calibrate_thresholds import global_threshold
@@ -20,7 +21,7 @@ from fr_ps.evaluation.pairwise.pair_list import PairList
 from fr_ps.evaluation.pairwise.pairs import CPU, AllPairs, ListedPairs, PairScores
 from fr_ps.evaluation.pairwise.similarity import Measure, similarity_scorer
 from fr_ps.evaluation.pairwise.ten_fold import METRIC_NAMES, draw_folds, folds_from_list, ten_fold_accuracy
-from fr_ps.evaluation.pairwise.verification import verification_metrics, verification_with_intervals
+from fr_ps.evaluation.pairwise.verification import RocBand, verification_metrics, verification_with_band
 from fr_ps.evaluation.pairwise.verification_report import verification_section
 from fr_ps.models.inference import Predictions
 from fr_ps.models.thresholds import Thresholds
@@ -49,6 +50,7 @@ class EvaluationResult:
         bootstrap: bootstrap replicates of the test subjects.
         sections: section title to the result of one analysis.
         warnings: what limits the use of the metrics.
+        roc_band: intervals of the ROC curve; None without any.
     """
 
     tested: LabelledPredictions
@@ -58,6 +60,7 @@ class EvaluationResult:
     bootstrap: BootstrapWeights
     sections: dict[str, ReportSection]
     warnings: tuple[str, ...]
+    roc_band: RocBand | None = None
 
     @property
     def metrics(self) -> Metrics:
@@ -92,12 +95,12 @@ def evaluate_predictions(
     predictions, labels = tested.predictions, tested.labels
     embeddings, bootstrap = predictions.embeddings, bootstrap_weights(labels.ids)
     pairs = make_pairs(embeddings, labels.ids, pair_list, measure, bootstrap, device)
-    pair_scores, verification = verification_with_intervals(pairs, thresholds)
+    pair_scores, verification, band = verification_with_band(pairs, thresholds)
     verification = verification.merge(_ten_fold_metrics(embeddings, pair_scores, pair_list))
     search = _search(tested, gallery)
     identification = identification_section(search, _all_ids(tested, gallery), _extend_to_gallery(bootstrap, gallery))
     sections = {
-        "Verification": verification_section(pair_scores, verification, thresholds),
+        "Verification": verification_section(pair_scores, verification, thresholds, band),
         "Identification": replace(identification, metrics=identification.metrics.with_prefix("identity")),
         "Attributes": attributes_section(
             predictions.probabilities, labels, thresholds.attributes if thresholds else {}, trained, bootstrap
@@ -111,9 +114,10 @@ def evaluate_predictions(
     if measure != "cosine":
         threshold, source = None, "the threshold is a distance; groups are compared by cosine"
     sections["Groups"] = group_section(embeddings, labels, threshold, source, bootstrap)
+    sections["Embeddings"] = projection_section(embeddings, labels)
     sections["Linear probes"] = linear_probe_section(embeddings, labels)
     warnings = _warnings(labels, pair_scores, measure, pair_list is not None)
-    return EvaluationResult(tested, pair_scores, pair_list, search, bootstrap, sections, tuple(warnings))
+    return EvaluationResult(tested, pair_scores, pair_list, search, bootstrap, sections, tuple(warnings), band)
 
 
 def validation_metrics(predictions: Predictions, labels: Labels, trained: Sequence[str]) -> Metrics:

@@ -110,8 +110,10 @@ class ReportSection:
         metrics: named as in metrics.json, without the split part (`identity/auc`).
         tables: tables of the report.
         figures: PNG file name without its suffix, to the function that draws the figure; `write_report` calls it.
+        captions: name of a figure to the text below it on the page.
     """
 
     metrics: Metrics = field(default_factory=Metrics)
     tables: list[Table] = field(default_factory=list)
     figures: dict[str, DrawFigure] = field(default_factory=dict)
+    captions: dict[str, str] = field(default_factory=dict)

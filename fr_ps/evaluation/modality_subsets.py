@@ -64,7 +64,7 @@ def subset_table(metrics: Metrics) -> Table:
         subsets = [group.removeprefix(SUBSET_PREFIX) for group_part, group in groups if group_part == part]
         rows += [[part, subset.replace("_", " + "), *_cells(metrics, f"{part}/{SUBSET_PREFIX}{subset}")] for subset in subsets]
         rows.append([part, "all", *_cells(metrics, part)])
-    return Table("fewer_maps", "", ["AUC by maps", "", *_COLUMNS], rows)
+    return Table("fewer_maps", "", ["AUC by maps", "", *_COLUMNS], rows, label_columns=2)
 
 
 def _is_subset_metric(name: str) -> bool:

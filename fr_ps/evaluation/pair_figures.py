@@ -1,4 +1,4 @@
-"""Figures of the genuine pairs with extreme scores, and of the top impostors."""
+"""Pictures of the genuine pairs with extreme scores, and of the top impostors, with all maps that the model reads."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -10,16 +10,21 @@ from fr_ps.data.contact_sheet import render_tiles
 from fr_ps.data.labels import Labels
 from fr_ps.data.store import MapStore
 from fr_ps.evaluation.evaluate_predictions import EvaluationResult
+from fr_ps.evaluation.metrics import ReportSection
 from fr_ps.report.figures import empty_figure
-from fr_ps.report.table import DrawFigure
 
 PAIRS_SHOWN = 5
+_TILE, _LINE, _GAP = 1.3, 0.26, 0.06
+"""Side of a map, height of a line of text and gap, in inches."""
+_PAPER, _INK = "#23272e", "#f2f4f7"
+"""The pictures are dark on a light and on a dark page: maps look the same on both."""
 
 
-def pair_figures(result: EvaluationResult, store: MapStore, rows: np.ndarray, labels: Labels) -> dict[str, DrawFigure]:
-    """Figures of the genuine pairs with the lowest and the highest scores, and of the impostor pairs with the highest cosine.
+def pair_section(result: EvaluationResult, store: MapStore, rows: np.ndarray, labels: Labels) -> ReportSection:
+    """A picture for each genuine pair with the lowest and the highest scores, and each impostor pair with the highest cosine.
 
-    The impostor pairs are those of each probe with its top impostor.
+    The names are `worst_genuine_1`, `best_genuine_1`, `worst_impostor_1`, ... The impostor pairs are those of each probe with its
+    top impostor.
 
     Args:
         result: evaluation with the pairs.
@@ -28,20 +33,24 @@ def pair_figures(result: EvaluationResult, store: MapStore, rows: np.ndarray, la
         labels: labels of these rows.
     """
     scored, search = result.pair_scores, result.gallery_search
-    figures: dict[str, DrawFigure] = {}
-    if len(scored.genuine_levels):
-        order = np.argsort(scored.genuine_levels, kind="stable")
-        scores = scored.scale.scores(scored.genuine_levels)
-        for name, title, shown in (
-            ("worst_genuine", "Genuine pairs with the lowest scores", order[:PAIRS_SHOWN]),
-            ("best_genuine", "Genuine pairs with the highest scores", order[::-1][:PAIRS_SHOWN]),
-        ):
-            pairs = list(zip(*(of_pair[shown].tolist() for of_pair in (scored.genuine_first, scored.genuine_second, scores))))
-            figures[name] = partial(_figure, title, pairs, store, rows, labels)
+    order = np.argsort(scored.genuine_levels, kind="stable")
+    scores = scored.scale.scores(scored.genuine_levels)
+
+    def genuine(shown: np.ndarray) -> list[tuple[int, int, float]]:
+        return list(zip(*(of_pair[shown].tolist() for of_pair in (scored.genuine_first, scored.genuine_second, scores))))
+
     impostors = _top_impostor_pairs(search.probes, search.top_impostor, search.by_maximum.nonmated)
-    if impostors:
-        figures["worst_impostor"] = partial(_figure, "Impostor pairs with the highest cosine", impostors, store, rows, labels)
-    return figures
+    section = ReportSection()
+    for name, pairs in (
+        ("worst_genuine", genuine(order[:PAIRS_SHOWN])),
+        ("best_genuine", genuine(order[::-1][:PAIRS_SHOWN])),
+        ("worst_impostor", impostors),
+    ):
+        for number, (*pair, score) in enumerate(pairs, 1):
+            measure = "cosine" if name == "worst_impostor" else scored.scale.measure
+            section.figures[f"{name}_{number}"] = partial(_figure, pair, store, rows, labels)
+            section.captions[f"{name}_{number}"] = f"{measure} {score:.3f}"
+    return section
 
 
 def _top_impostor_pairs(probes: np.ndarray, impostors: np.ndarray, scores: np.ndarray) -> list[tuple[int, int, float]]:
@@ -54,18 +63,27 @@ def _top_impostor_pairs(probes: np.ndarray, impostors: np.ndarray, scores: np.nd
     return [(*pair, score) for pair, score in pairs.items()]
 
 
-def _figure(title: str, pairs: Sequence[tuple[int, int, float]], store: MapStore, rows: np.ndarray, labels: Labels) -> Figure:
-    figure = empty_figure(1.7 * PAIRS_SHOWN, 4.2)
-    figure.suptitle(title)
-    grid = figure.subplots(2, PAIRS_SHOWN, squeeze=False)
-    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.84, wspace=0.05, hspace=0.15)
-    for axes in grid.flat:
-        axes.axis("off")
-    for column, (*pair, score) in enumerate(pairs):
-        maps = store.read(rows[np.array(pair)])
-        for line, row in enumerate(pair):
-            tiles = render_tiles({modality: array[line] for modality, array in maps.items()})
-            grid[line, column].imshow(next(iter(tiles.values())))
-            above = f"{score:.3f}\n" if line == 0 else ""
-            grid[line, column].set_title(f"{above}{labels.ids[row]}/{labels.sessions[row]}", fontsize=8)
+def _figure(pair: Sequence[int], store: MapStore, rows: np.ndarray, labels: Labels) -> Figure:
+    """The maps of the two sessions, one session a line below its name."""
+    maps = store.read(rows[np.array(pair)])
+    sessions = [
+        {
+            name: picture
+            for name, picture in render_tiles({modality: array[line] for modality, array in maps.items()}).items()
+            if name != "relit"  # no map
+        }
+        for line in range(len(pair))
+    ]
+    width, height = len(sessions[0]) * (_TILE + _GAP) + _GAP, 2 * (_TILE + _LINE + _GAP) + _GAP
+    figure = empty_figure(width, height)
+    figure.set_facecolor(_PAPER)
+    for line, (row, tiles) in enumerate(zip(pair, sessions)):
+        top = height - _GAP - line * (_TILE + _LINE + _GAP)
+        name = f"{labels.ids[row]}/{labels.sessions[row]}"
+        figure.text(_GAP / width, (top - _LINE / 2) / height, name, color=_INK, fontsize=9, va="center")
+        for column, picture in enumerate(tiles.values()):
+            left, bottom = _GAP + column * (_TILE + _GAP), top - _LINE - _TILE
+            axes = figure.add_axes((left / width, bottom / height, _TILE / width, _TILE / height))
+            axes.imshow(picture)
+            axes.axis("off")
     return figure

@@ -15,7 +15,7 @@ from fr_ps.evaluation.modality_subsets import SUBSET_SECTION, subset_table
 from fr_ps.evaluation.pairwise.similarity import similarity_scorer
 from fr_ps.files import write_atomic, write_json, write_text
 from fr_ps.report.figures import draw_png
-from fr_ps.report.html_page import render_page
+from fr_ps.report.html_page import NO_LEAD, Lead, Picture, render_page
 from fr_ps.report.table import Table, format_cell, table_text
 from fr_ps.tables import format_csv
 
@@ -27,6 +27,46 @@ MAX_PAIRS = 1_000_000
 _UNFINISHED = ".unfinished-report"
 """Empty file in the folder while a report is written; `is_report` recognises an interrupted report by it."""
 _MAIN_TASKS = ("identity", *ATTRIBUTES)
+_SECTION_ORDER = (
+    "Differences",
+    "Verification",
+    "Baselines",
+    "Baselines, warped",
+    "Jitter",
+    "Pairs",
+    "Embeddings",
+    "Attributes",
+    "Attribute baselines",
+    "Attribute baselines, warped",
+    "Training",
+    "Identification",
+)
+"""Sections of the page, in this order; the others follow."""
+_PHOTOS = {
+    "worst_genuine": "Same subject, least similar",
+    "best_genuine": "Same subject, most similar",
+    "worst_impostor": "Different subjects, most similar",
+}
+_WIDE = (
+    "quality_measures",
+    "groups",
+    "differences",
+    "attribute_differences",
+    "group_differences",
+    "baselines",
+    "jitter",
+    "attribute_baselines",
+)
+_CAPTIONS = {
+    "cmc": "Share of the searches that return the right subject among the first so many.",
+    "open_set": "Share of the searches for enrolled subjects that miss them (FNIR), by the share of the searches for others that "
+    "return somebody (FPIR).",
+    "error_versus_discard": "Share of the remaining same-subject pairs that are rejected, after those of the shortest embeddings "
+    "are left out. Below the horizontal line, the length of an embedding is a useful quality.",
+    "groups": "Errors within each class at one threshold, with 95 % intervals over subjects.",
+    "losses": "Dashed: the epoch of the selected model.",
+    "validation": "Dashed: the epoch of the selected model.",
+}
 
 
 def write_report(
@@ -37,6 +77,7 @@ def write_report(
     result: EvaluationResult | None,
     sections: Mapping[str, ReportSection] | None = None,
     warnings: Sequence[str] = (),
+    lead: Lead = NO_LEAD,
 ) -> list[Path]:
     """Write metrics.json, report.html, a PNG per figure, a CSV per table, and with a result scores.parquet into `folder`.
 
@@ -45,11 +86,12 @@ def write_report(
     Args:
         folder: created if missing.
         title: page title.
-        facts: first table of the page: what was tested, how, and the headline results.
+        facts: last table of the page: what was tested and how, and the headline results.
         metrics: metrics of the page and of metrics.json.
         result: sections and pairs to report; None without test subjects.
         sections: further sections by title.
-        warnings: further warnings, shown below the facts.
+        warnings: further warnings, shown below the lead.
+        lead: head of the page.
 
     Returns:
         The files written.
@@ -68,19 +110,20 @@ def write_report(
         scores, note = score_table(result)
         write("scores.parquet", scores.to_parquet(index=False))
         footnotes += [note] if note else []
-    numbers, remarks = metric_table(metrics)
+    numbers, _ = metric_table(metrics)
     if (subsets := subset_table(metrics)).rows:
         all_sections[SUBSET_SECTION] = ReportSection(tables=[subsets])
-    figures = {title: {name: draw_png(draw) for name, draw in section.figures.items()} for title, section in all_sections.items()}
-    for section_figures in figures.values():
-        for name, png in section_figures.items():
-            write(f"{name}.png", png)
+    pictures = {name: _draw_pictures(section) for name, section in all_sections.items()}
+    for picture in (picture for of_section in pictures.values() for picture in of_section):
+        write(f"{picture.name}.png", picture.png)
     for table in (numbers, *(table for section in all_sections.values() for table in section.tables)):
         cells = [["" if cell is None else cell for cell in row] for row in table.rows]
         write(f"tables/{table.name}.csv", format_csv(list(table.header), cells).encode())
-    body = {title: (section.tables, figures[title]) for title, section in all_sections.items()}
+    order = sorted(all_sections, key=lambda name: _SECTION_ORDER.index(name) if name in _SECTION_ORDER else len(_SECTION_ORDER))
+    body = {name: (all_sections[name].tables, pictures[name]) for name in order}
     every_warning = [*(result.warnings if result else ()), *warnings]
-    write("report.html", render_page(title, facts, every_warning, numbers, [*remarks, *footnotes], body).encode())
+    remarks = _remarks(_without_undefined_rows(metrics))
+    write("report.html", render_page(title, lead, every_warning, body, numbers, [*remarks, *footnotes], facts).encode())
     write_json(folder / "metrics.json", metrics.as_json())
     (folder / _UNFINISHED).unlink(missing_ok=True)
     return [*written, folder / "metrics.json"]
@@ -116,7 +159,7 @@ def metric_table(metrics: Metrics) -> tuple[Table, list[str]]:
     The table has a row per metric and a column per part (val, test). The interval follows the value. A dash is an undefined
     value, a star marks a value with a remark.
     """
-    metrics = metrics.select({name for name in metrics.values if name.split("/")[1] in _MAIN_TASKS})
+    metrics = _main_metrics(metrics)
     parts = list(dict.fromkeys(name.split("/", 1)[0] for name in metrics.values))
     names = list(dict.fromkeys(name.split("/", 1)[1] for name in metrics.values))
     names.sort(key=lambda name: _MAIN_TASKS.index(name.split("/")[0]))
@@ -125,14 +168,45 @@ def metric_table(metrics: Metrics) -> tuple[Table, list[str]]:
         value = metrics.values.get(name)
         return None if value is None else format_cell(value) + ("*" if name in metrics.reasons else "") + _interval(metrics, name)
 
+    rows = [[name, *(cell(f"{part}/{name}") for part in parts)] for name in names]
+    reasons = {
+        str(name): next((reason for part in parts if (reason := metrics.reasons.get(f"{part}/{name}"))), "")
+        for name, *cells in rows
+        if cells == [None] * len(parts)
+    }
+    return Table("metrics", "", ["metric", *parts], rows, reasons=reasons), _remarks(metrics)
+
+
+def _main_metrics(metrics: Metrics) -> Metrics:
+    """The identity and attribute metrics with all maps."""
+    return metrics.select({name for name in metrics.values if name.split("/")[1] in _MAIN_TASKS})
+
+
+def _without_undefined_rows(metrics: Metrics) -> Metrics:
+    """The main metrics that are defined in one part at least: the page folds the others, with their reasons."""
+    metrics = _main_metrics(metrics)
+    defined = {name.split("/", 1)[1] for name in metrics.defined()}
+    return metrics.select({name for name in metrics.values if name.split("/", 1)[1] in defined})
+
+
+def _remarks(metrics: Metrics) -> list[str]:
+    """Why metrics are undefined, and remarks on others, grouped by reason."""
     grouped: dict[str, dict[str, None]] = {}
-    for name, reason in metrics.reasons.items():
+    for name, reason in _main_metrics(metrics).reasons.items():
         undefined, task = metrics.values[name] is None, name.rsplit("/", 1)[0] + "/"
         all_undefined = all(value is None for other, value in metrics.values.items() if other.startswith(task))
         grouped.setdefault(f"{'- undefined' if undefined else '*'}: {reason}", {})[f"{task}..." if all_undefined else name] = None
-    remarks = [f"{reason} ({', '.join(names)})" for reason, names in grouped.items()]
-    rows = [[name, *(cell(f"{part}/{name}") for part in parts)] for name in names]
-    return Table("metrics", "", ["metric", *parts], rows), remarks
+    return [f"{reason} ({', '.join(names)})" for reason, names in grouped.items()]
+
+
+def _draw_pictures(section: ReportSection) -> list[Picture]:
+    pictures = []
+    for name, draw in section.figures.items():
+        group = _PHOTOS.get(name.rstrip("0123456789").rstrip("_"), "")
+        wide = name.removeprefix("jittered_") in _WIDE
+        caption = section.captions.get(name, _CAPTIONS.get(name, ""))
+        pictures.append(Picture(name, draw_png(draw), caption, group, "photo" if group else "wide" if wide else "plot"))
+    return pictures
 
 
 def describe_test_set(result: EvaluationResult) -> str:

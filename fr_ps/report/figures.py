@@ -2,7 +2,8 @@
 
 Matplotlib would parse two dollar signs in an id, class name or setting as a formula. Therefore every figure of the project is
 created here, with `text.parse_math` off, and logarithmic axes have plain numbers. Margins are fixed because measuring the text
-takes longer than drawing.
+takes longer than drawing. No two lines of a figure share a colour, as long as there are at most `len(COLOURS)`. A legend is
+beside the plot, never on it.
 """
 
 import io
@@ -11,6 +12,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -18,8 +20,28 @@ from matplotlib.ticker import LogFormatter
 
 from fr_ps.report.table import DrawFigure
 
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#7b4fa3",
+    "#8c6d31",
+    "#4d4d4d",
+    "#a6b000",
+    "#00b8b8",
+    "#8f0f15",
+)
+"""Colours of the lines of a figure; the first six are those of Okabe and Ito, which colour-blind readers can tell apart."""
+POINTS_PER_INCH = 140
+
 mpl.use("agg")
 mpl.rcParams["text.parse_math"] = False
+mpl.rcParams["axes.prop_cycle"] = cycler(color=COLOURS)
+mpl.rcParams["axes.titlelocation"] = "left"
+mpl.rcParams["axes.spines.top"] = mpl.rcParams["axes.spines.right"] = False
 
 
 class _PlainLogFormatter(LogFormatter):
@@ -40,18 +62,25 @@ def use_plain_tick_labels(axis: Axis) -> None:
     axis.set_minor_formatter(_PlainLogFormatter(labelOnlyBase=False))
 
 
-def new_figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+def new_figure(title: str, x: str, y: str, *, legend: bool = False) -> tuple[Figure, Axes]:
     """A figure with one empty axes and a grid.
 
     Args:
         title: figure title.
         x: label of the horizontal axis.
         y: label of the vertical axis.
+        legend: leave room for `legend_beside`.
     """
-    figure = empty_figure(5.5, 3.8)
-    axes = figure.add_axes((0.13, 0.13, 0.84, 0.78), title=title, xlabel=x, ylabel=y)
+    figure = empty_figure(6.6, 3.8)
+    axes = figure.add_axes((0.11, 0.13, 0.6 if legend else 0.86, 0.77), title=title, xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
     return figure, axes
+
+
+def legend_beside(axes: Axes, **options: Any) -> None:
+    """Draw the legend to the right of the axes; `options` are those of `Axes.legend`."""
+    beside = {"loc": "upper left", "bbox_to_anchor": (1.02, 1), "borderaxespad": 0, "frameon": False, "fontsize": 9}
+    axes.legend(**beside | options)
 
 
 def draw_png(draw: DrawFigure) -> bytes:
@@ -62,7 +91,7 @@ def draw_png(draw: DrawFigure) -> bytes:
 def to_png(figure: Figure, **options: Any) -> bytes:
     """The figure as PNG; `options` are those of `savefig`."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None}, **options)
+    figure.savefig(buffer, format="png", dpi=POINTS_PER_INCH, metadata={"Software": None}, **options)
     return buffer.getvalue()
 
 

@@ -8,23 +8,22 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fr_ps.report.html_page import STYLE, escape_text, table_html
+from fr_ps.report.html_page import escape_text, table_html
+from fr_ps.report.style import TABLE_STYLE
 from fr_ps.report.table import Table
 
 MAX_SIDE = 512
 """Longest side of the relit picture in pixels; larger maps are averaged, because JavaScript renders every pixel again."""
 _PAGE_STYLE = (
-    ":root{color-scheme:light dark}body{background:#fff}"
+    "body{max-width:80rem;margin:2rem auto;padding:0 1rem}h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2.5rem}"
     "figure{display:inline-block;margin:0 .6rem .8rem 0;vertical-align:top;max-width:100%}"
-    "figure img{width:12.4rem;min-width:0;max-width:100%;display:block;border:1px solid #8888}"
+    "figure img{width:12.4rem;max-width:100%;display:block;border:1px solid #8888}"
     "figcaption{max-width:12.4rem;font-size:.85rem;padding-top:.2rem}"
     ".relight{display:flex;flex-wrap:wrap;gap:1.5rem;align-items:flex-start}"
     "canvas{width:28rem;max-width:100%;touch-action:none;cursor:crosshair;background:#000}"
     ".controls{flex:1;min-width:16rem;max-width:30rem}label{display:block;margin:.2rem 0 .9rem}"
     "input{accent-color:#888}input[type=range]{width:100%}"
-    ".ends{display:flex;justify-content:space-between}.ends,.why,figcaption{color:#595959}"
-    "@media(prefers-color-scheme:dark){body{background:#16181c;color:#ddd}td,th{border-color:#3a3d44}"
-    ".ends,.why,figcaption{color:#a5a9b2}}"
+    ".ends{display:flex;justify-content:space-between}.ends,figcaption{color:var(--soft)}"
 )
 _POLICY = "default-src 'none';img-src data:;style-src 'unsafe-inline';script-src 'unsafe-inline'"
 _CONTROLS = """
@@ -84,7 +83,8 @@ def render_relight_page(title: str, albedo: np.ndarray, normal: np.ndarray, whit
 def _head(title: str) -> str:
     return (
         f'<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=Content-Security-Policy content="{_POLICY}">'
-        f'<meta name=viewport content="width=device-width"><title>{escape_text(title)}</title><style>{STYLE}{_PAGE_STYLE}</style>'
+        f'<meta name=viewport content="width=device-width"><title>{escape_text(title)}</title>'
+        f"<style>{TABLE_STYLE}{_PAGE_STYLE}</style>"
     )
 
 

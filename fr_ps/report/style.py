@@ -26,6 +26,7 @@ PAGE_STYLE = TABLE_STYLE + (
     ".verdict{border-left:.3rem solid var(--open);padding:.2rem .8rem;margin:.8rem 0;max-width:60rem}"
     ".verdict.better{border-color:var(--good)}.verdict.worse{border-color:var(--bad)}"
     ".warn{background:var(--warn);border-radius:.4rem;padding:.6rem 1rem;margin:1rem 0;max-width:60rem}"
+    ".verdict::first-letter,.warn li::first-letter{text-transform:uppercase}"
     ".warn ul{margin:.2rem 0 0;padding-left:1.2rem}"
     "dl{display:flex;flex-wrap:wrap;gap:.8rem 2.4rem;margin:1.2rem 0 0}dt{color:var(--soft);font-size:.9rem}"
     "dd{margin:0;font-size:1.5rem;font-variant-numeric:tabular-nums;white-space:nowrap}dd.why{font-size:.9rem;margin:0}"

@@ -1,7 +1,7 @@
 """Tables of a report, as text and as CSV cells. No matplotlib here."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tabulate import tabulate
@@ -26,6 +26,8 @@ class Table:
         header: column names.
         rows: one cell per column.
         note: explanation below the table.
+        label_columns: number of first columns that say what a row is; the page folds a row without a value in the others.
+        reasons: first cell of such a row to the reason.
     """
 
     name: str
@@ -33,6 +35,8 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     note: str = ""
+    label_columns: int = 1
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 def format_cell(cell: Cell) -> str:

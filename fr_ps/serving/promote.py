@@ -88,7 +88,8 @@ def promote(
     run.set_tags({"fr_ps.kind": "promote", "fr_ps.dry_run": str(dry_run).lower()})
     if not dry_run:
         _apply_decision(decision, run)
-    note = markdown_lines([decision_text(decision, dry_run), *decision.reasons])
+    first, *others = decision.reasons
+    note = markdown_lines([decision_text(decision, dry_run), first, *(["; ".join(others)] if others else [])])
     run.set_tags({"fr_ps.decision": "promoted" if decision.promoted else "refused", "mlflow.note.content": note})
     return decision
 

@@ -21,7 +21,7 @@ from fr_ps.serving.mlflow_model import WEIGHTS_TAG, find_logged_model, log_model
 from fr_ps.tracking.mlflow_sink import display_uri, uses_current_store
 from fr_ps.tracking.resolve import REGISTRY_PREFIX, complete_mlflow_id, resolve_model
 from fr_ps.tracking.run import logged_model_name
-from fr_ps.tracking.run_folder import CONFIG_FILE, MODEL_CARD_FILE, RUNS_FOLDER, find_named_run, read_run_info
+from fr_ps.tracking.run_folder import CARD_FOLDER, CONFIG_FILE, MODEL_CARD_FILE, RUNS_FOLDER, find_named_run, read_run_info
 from fr_ps.tracking.tracked_metrics import BEST_PREFIX
 from fr_ps.tracking.uris import redacted_uri, registry_client, retried_requests, tracking_uri
 
@@ -58,7 +58,7 @@ def register(
         run: id of the run, ours or MLflow's, or its beginning.
         name: name of the registered model, which is created if it is missing.
         tags: tags of the version, in addition to those that describe the model.
-        description: description of the version; empty: the model card.
+        description: description of the version, to which how to load the version is added; empty: the model card.
         runs: folder of the runs.
 
     Raises:
@@ -86,10 +86,12 @@ def register(
             client.get_logged_model(model_id).artifact_location,
             run_id=mlflow_run,
             tags=redact_tree(model_tags | (tags or {})),
-            description=redact(description) or _read_model_card(folder),
             model_id=model_id,
         )
-    return ModelVersion(name, str(version.version))
+        registered = ModelVersion(name, str(version.version))
+        text = _describe_version(registered, redact(description), folder)
+        client.update_model_version(name, registered.number, text)
+    return registered
 
 
 def parse_version(model: str) -> ModelVersion:
@@ -243,9 +245,13 @@ def _exists(client: MlflowClient, name: str, number: str) -> bool:
         return False
 
 
-def _read_model_card(folder: Path) -> str:
+def _describe_version(version: ModelVersion, description: str, folder: Path) -> str:
+    """The description, or the model card, with the line that loads the version."""
     card = folder / MODEL_CARD_FILE
-    return card.read_text() if card.is_file() else ""
+    text = description or (card.read_text() if card.is_file() else "")
+    if CARD_FOLDER in text and not description:
+        return text.replace(CARD_FOLDER, version.uri)
+    return f'{text}\n\nLoad it with `fr_ps.load("{version.uri}")`.'.lstrip()
 
 
 def _uri_or_none(version: ModelVersion | None) -> str:

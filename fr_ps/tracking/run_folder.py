@@ -25,6 +25,8 @@ RESUME_CHECKPOINTS = CHECKPOINTS_FOLDER / "resume"
 """Folder of the checkpoints to resume from, whose names are consecutive numbers."""
 MODEL_FOLDER = "model"
 """Name of the model folder inside a checkpoint to resume from."""
+CARD_FOLDER = "FOLDER OF THIS FILE"
+"""Stands in the model card for the folder; the description of a registered version has its URI there."""
 MODEL_CARD_FILE = "README.md"
 """The model card, in a model folder."""
 MIN_PREFIX = 4

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from fr_ps.distributed import from_main_process
 from fr_ps.evaluation.calibrate_thresholds import calibrate_thresholds
@@ -15,12 +16,13 @@ from fr_ps.evaluation.evaluate_predictions import EvaluationResult
 from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.modality_subsets import predict_with_subsets
 from fr_ps.evaluation.report import INTERVAL_NOTE, describe_test_set, headline_lines, undefined_summary, write_report
+from fr_ps.evaluation.report_lead import describe_lead, report_lead
 from fr_ps.losses.multitask import ADVERSARIAL_PREFIX
 from fr_ps.markdown import markdown_lines
 from fr_ps.models.folder import load_model
 from fr_ps.models.inference import BATCH_SIZE, Predictions
 from fr_ps.models.thresholds import read_thresholds, write_thresholds
-from fr_ps.report.figures import new_figure, use_plain_tick_labels
+from fr_ps.report.figures import COLOURS, legend_beside, new_figure, use_plain_tick_labels
 from fr_ps.report.table import DrawFigure
 from fr_ps.tracking.run import Run
 from fr_ps.tracking.run_folder import BEST_CHECKPOINT, CHECKPOINTS_FOLDER
@@ -96,7 +98,7 @@ def finalize(
     run.log_metrics(best_metrics(state.best_metrics.defined(), setup.config.train.select), best_epoch)
     run.log_metrics(result_metrics(final.metrics.defined(), "test"), 0)  # step 0: MLflow draws bars, not curves of one point
     metrics = state.best_metrics.merge(final.metrics)
-    figures = training_figures(run.metric_history, setup.info.trained)
+    figures = training_figures(run.metric_history, setup.info.trained, best_epoch)
     config = setup.config
     lr_at = build_schedule(config.schedule, lr=config.optim.lr, epochs=config.train.epochs, steps_per_epoch=steps_per_epoch)
     figures["learning_rate"] = partial(learning_rate_figure, lr_at, state.epoch, steps_per_epoch)
@@ -171,19 +173,22 @@ def log_artifacts(
     select = setup.config.train.select
     facts = report_facts(setup, metrics, test_result, best_epochs[select])
     title = setup.config.name or default_run_name(setup.config)
-    write_report(run.folder / "report", title, facts, metrics, test_result, sections, warnings)
+    lead = report_lead(
+        f"{facts['model']}; data {setup.dataset.root.resolve().name}", metrics, "test" if test_result else "val", test_result
+    )
+    write_report(run.folder / "report", title, facts, metrics, test_result, sections, warnings, lead)
     warnings = [*warnings, *(test_result.warnings if test_result else ())]
-    lines = [*headline_lines(metrics, "test" if test_result else "val"), *warnings]
-    if test_result:
-        lines = [facts["tested"], *lines]
-    run.set_tags({"fr_ps.best_epoch": str(best_epochs[select]), "mlflow.note.content": markdown_lines(lines)})
+    summary = describe_lead(lead, warnings)
+    run.set_tags({"fr_ps.best_epoch": str(best_epochs[select]), "mlflow.note.content": markdown_lines(summary)})
     run.log_artifact(run.folder / "report", "report")
     models = {metric: run.folder / (BEST_CHECKPOINT if metric == select else best_folder(metric)) for metric in best_epochs}
     for metric, epoch in best_epochs.items():
         if metric == select:
-            write_model_card(models[metric], setup, metric, epoch, metrics, facts, warnings)
+            write_model_card(models[metric], setup, metric, epoch, metrics, facts, warnings, summary)
         else:
-            write_model_card(models[metric], setup, metric, epoch, _metrics_at_epoch(run, epoch), {"intervals": "none"}, ())
+            watched = _metrics_at_epoch(run, epoch)
+            summary_of_watched = describe_lead(report_lead("", watched, "val", None), ())
+            write_model_card(models[metric], setup, metric, epoch, watched, {"intervals": "none"}, (), summary_of_watched)
     for file in sorted((run.folder / CHECKPOINTS_FOLDER).glob("[!.]*/model.safetensors")):
         run.log_artifact(file.parent, f"{CHECKPOINTS_FOLDER}/{file.parent.name}")
     for metric, epoch in best_epochs.items():
@@ -216,38 +221,54 @@ def report_facts(setup: TrainingSetup, metrics: Metrics, test_result: Evaluation
     }
 
 
-def training_figures(metric_history: Curves, trained: Sequence[str]) -> dict[str, DrawFigure]:
+def training_figures(metric_history: Curves, trained: Sequence[str], best_epoch: int = 0) -> dict[str, DrawFigure]:
     """Losses, task weights and validation metrics over the epochs."""
     tasks = ["identity", *trained]
     adversarial = [ADVERSARIAL_PREFIX + task for task in trained]
     losses = [f"train/loss/{task}" for task in tasks]
-    weights = [f"train/weight/{task}" for task in tasks + adversarial]
+    weights = [f"train/weight/{task}" for task in tasks]
+    curves = partial(curves_figure, metric_history, best_epoch=best_epoch)
     figures: dict[str, DrawFigure] = {
-        "losses": partial(curves_figure, metric_history, "Training losses", losses, logarithmic=True),
-        "weights": partial(curves_figure, metric_history, "Task weights", weights),
+        "losses": partial(curves, "Training losses", losses, logarithmic=True),
+        "weights": partial(curves, "Task weights", weights),
     }
     optional = {
         "adversarial": ("Adversarial losses", [f"train/loss/{task}" for task in adversarial]),
+        "adversarial_weights": ("Weights of the adversarial losses", [f"train/weight/{task}" for task in adversarial]),
         "validation": ("Validation AUC", [f"val/{task}/auc" for task in tasks]),
     }
     for key, (title, names) in optional.items():
         if any(name in metric_history for name in names):
-            figures[key] = partial(curves_figure, metric_history, title, names)
+            figures[key] = partial(curves, title, names)
     return figures
 
 
-def curves_figure(curves: Curves, title: str, names: Sequence[str], logarithmic: bool = False) -> Figure:
-    """The curves `names` over the epochs, one line each; a curve without points is left out."""
-    figure, axes = new_figure(title, "epoch", "")
-    for name in names:
+def curves_figure(curves: Curves, title: str, names: Sequence[str], logarithmic: bool = False, best_epoch: int = 0) -> Figure:
+    """The curves `names` over the epochs, one line each; a curve without points is left out.
+
+    A name has the same colour in all figures whose names are in the same order.
+
+    Args:
+        curves: by name.
+        title: figure title.
+        names: names of the curves.
+        logarithmic: logarithmic vertical axis.
+        best_epoch: epoch that a dashed line marks; 0: none.
+    """
+    figure, axes = new_figure(title, "epoch", "", legend=True)
+    for number, name in enumerate(names):
         if curves.get(name):
             epochs, values = zip(*sorted(curves[name].items()))
-            axes.plot(epochs, values, marker=".", label=name.split("/", 1)[1])
+            style = "-" if number < len(COLOURS) else "--"
+            axes.plot(epochs, values, style, marker=".", color=COLOURS[number % len(COLOURS)], label=name.split("/", 1)[1])
     if logarithmic:
         axes.set_yscale("log")
         use_plain_tick_labels(axes.yaxis)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if axes.lines:
-        axes.legend(fontsize=7, ncols=2)
+        if best_epoch:
+            axes.axvline(best_epoch, color="black", linewidth=1, linestyle="--", label=f"best epoch: {best_epoch}")
+        legend_beside(axes)
     return figure
 
 

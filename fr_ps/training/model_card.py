@@ -12,9 +12,9 @@ from fr_ps.data.split_files import PARTS
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.evaluation.report import headline_lines
 from fr_ps.files import write_text
-from fr_ps.markdown import escape_markdown
+from fr_ps.markdown import escape_markdown, markdown_lines
 from fr_ps.models.thresholds import read_thresholds
-from fr_ps.tracking.run_folder import MODEL_CARD_FILE
+from fr_ps.tracking.run_folder import CARD_FOLDER, MODEL_CARD_FILE
 from fr_ps.training.setup import TrainingSetup
 
 
@@ -26,8 +26,9 @@ def write_model_card(
     metrics: Metrics,
     facts: Mapping[str, str],
     warnings: Sequence[str],
+    summary: Sequence[str],
 ) -> None:
-    """Write `README.md` into the model folder, in Markdown.
+    """Write `README.md` into the model folder, in Markdown: first the result in words, then how to load the model.
 
     Args:
         folder: model folder with the thresholds.
@@ -37,6 +38,7 @@ def write_model_card(
         metrics: `val/...`, and `test/...` if the model was tested.
         facts: facts of the report.
         warnings: limits of the metrics.
+        summary: the result in words, from `describe_lead`.
     """
     info, labels = setup.info, setup.dataset.labels
     maps = " + ".join(info.modalities)
@@ -49,8 +51,22 @@ def write_model_card(
     lines = [
         f"# {escape_markdown(info.backbones)} on {maps}",
         "",
+        markdown_lines(summary),
+        "",
+        "## Use",
+        "",
+        "```python",
+        "import fr_ps",
+        f'model = fr_ps.load("{CARD_FOLDER}")',
+        f"model.embed({{{', '.join(f'{name!r}: {name}' for name in info.modalities)}}})  # as prepare writes them",
+        "```",
+        "",
+        "## Model",
+        "",
         f"Predicts identity and {', '.join(info.trained) or 'no attribute'} from {maps} maps of {info.size} x {info.size} pixels "
         f"by photometric stereo. Epoch {epoch}, {by}. Run {info.provenance['run']}.",
+        "",
+        _preparation_line(setup),
         "",
         "## Data",
         "",
@@ -70,15 +86,7 @@ def write_model_card(
         "",
         *(_class_line(setup, attribute) for attribute in info.classes),
         "",
-        "## Use",
-        "",
-        "```python",
-        "import fr_ps",
-        'model = fr_ps.load("FOLDER OF THIS FILE")',
-        f"model.embed({{{', '.join(f'{name!r}: {name}' for name in info.modalities)}}})  # as prepare writes them",
-        "```",
-        "",
-        _preparation_line(setup),
+        "## Limits",
         "",
         "The metrics hold for the subjects above. They do not transfer to other subjects, cameras, lights, ages and expressions: "
         "before the model decides anything about people, evaluate it on data from its field of use, by group.",

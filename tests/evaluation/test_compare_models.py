@@ -93,11 +93,11 @@ def test_a_model_does_not_differ_from_itself(models: tuple[Path, Path], prepared
         assert one.value == 0
         assert one.better == "neither"
         assert np.isnan(one.p) or one.p == 1
-    assert "no significant difference by identity AUC" in found.notes[0]
+    assert "no significant difference between the first model and the second model by identity AUC" in found.notes[0]
 
 
 def test_leakage_is_a_warning(models: tuple[Path, Path], found: ComparisonResult, prepared: Path, tmp_path: Path) -> None:
-    for name in "AB":
+    for name in ("albedo", "normal"):
         assert [line for line in found.notes if line.startswith(f"{name} was trained on 2")]
         assert [line for line in found.notes if line.startswith(f"checkpoint and thresholds of {name} were selected on 1")]
     unknown = tmp_path / "unknown"
@@ -105,7 +105,7 @@ def test_leakage_is_a_warning(models: tuple[Path, Path], found: ComparisonResult
     (unknown / SPLIT_FILE).unlink()
     found = compared((models[0], unknown), prepared, tmp_path / "third", "test")
     assert not [line for line in found.notes if "trained on" in line or "selected on" in line]
-    assert [line for line in found.notes if line.startswith("the training subjects of B are unknown")]
+    assert [line for line in found.notes if line.startswith("the training subjects of normal are unknown")]
 
 
 def test_data_without_a_map_of_a_model_are_rejected(models: tuple[Path, Path], prepared: Path, tmp_path: Path, rejected) -> None:  # type: ignore[no-untyped-def]
@@ -126,7 +126,7 @@ def test_an_attribute_with_other_classes_is_not_compared(models: tuple[Path, Pat
     found = compared((models[0], other), prepared, tmp_path / "out")
     assert not [one for one in found.differences if "facial_hair" in one.name]
     assert [one for one in found.differences if one.name == "gender/auc"]
-    assert [line for line in found.notes if "classes of A and B differ: facial_hair" in line]
+    assert [line for line in found.notes if "classes of albedo and normal differ: facial_hair" in line]
 
 
 @pytest.fixture(scope="module")

@@ -218,3 +218,10 @@ def test_a_metric_of_a_rarer_class_uses_its_number_of_subjects() -> None:
         metrics.subjects["gender/auc"] = 6
     (found,) = paired_differences(first, second, ["gender/auc"], 10)
     assert found.better == "first"
+
+
+def test_an_interval_is_cut_at_the_possible_range() -> None:
+    """Two AUCs differ by 1 at most; few subjects would give a wider interval."""
+    drawn = np.random.default_rng(0).uniform(0, 1, 500)
+    found = difference_of(drawn, np.random.default_rng(1).uniform(0, 1, 500), people=3)
+    assert (found.low, found.high) == (-1, 1)

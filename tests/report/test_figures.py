@@ -18,8 +18,10 @@ import fr_ps
 from fr_ps.evaluation.analyses import groups
 from fr_ps.evaluation.analyses.identification import OpenSet, open_set_figure
 from fr_ps.evaluation.analyses.reliability import reliability_diagram, reliability_figure
+from fr_ps.evaluation.pairwise.pairs import PairScores
 from fr_ps.evaluation.pairwise.roc import RocCurve
-from fr_ps.evaluation.pairwise.verification_report import roc_figure
+from fr_ps.evaluation.pairwise.similarity import ScoreScale
+from fr_ps.evaluation.pairwise.verification_report import DrawnRoc, roc_figure
 from fr_ps.report.figures import new_figure, plot_png, to_png
 from fr_ps.training.finalize import curves_figure
 from tests.foreign import MARKUP_LIKE_TEXTS
@@ -46,7 +48,10 @@ def _of_losses() -> Figure:
 
 
 def _of_roc() -> Figure:
-    return roc_figure(RocCurve(np.arange(4)[::-1], np.array([0, 0.001, 0.1, 1]), np.array([0, 0.5, 0.9, 1])), 10_000, ())
+    levels, rows = np.arange(4), np.arange(2)
+    pairs = PairScores(ScoreScale("cosine"), rows, levels, np.full(4, 2500), rows, rows, levels[:2])
+    curve = RocCurve(levels[::-1], np.array([0, 0.001, 0.1, 1]), np.array([0, 0.5, 0.9, 1]))
+    return roc_figure({FORMULA: DrawnRoc(pairs, curve, (), None)})
 
 
 def _of_open_set() -> Figure:

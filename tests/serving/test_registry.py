@@ -92,7 +92,8 @@ def test_register_logs_the_model_of_a_run_that_ended_early(both: Path, store: Ml
     assert output.step == 2
     logged = store.get_logged_model(output.model_id)
     assert {(metric.key, metric.value) for metric in logged.metrics} == {("val/identity/auc", 0.9), ("test/identity/auc", 0.85)}
-    assert store.get_model_version(name, "1").description == "a description"
+    expected = f'a description\n\nLoad it with `fr_ps.load("models:/{name}/1")`.'
+    assert store.get_model_version(name, "1").description == expected
     assert isinstance(fr_ps.load(f"models:/{name}/1", "cpu"), Recognizer)
 
 

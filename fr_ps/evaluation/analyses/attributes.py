@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from fr_ps.data.labels import ATTRIBUTES, Labels
 from fr_ps.errors import InputError
 from fr_ps.evaluation.analyses.reliability import BINS, expected_calibration_error, reliability_diagram, reliability_figure
 from fr_ps.evaluation.bootstrap import BootstrapWeights, auc_and_average_precision, balanced_accuracy, unweighted
 from fr_ps.evaluation.metrics import Metrics, ReportSection
+from fr_ps.report.figures import empty_figure
 from fr_ps.report.table import Cell, Table
 
 METRIC_NAMES = ("auc", "balanced_accuracy", "average_precision", "ece")
@@ -138,7 +140,7 @@ def attributes_section(
     """Metrics and their table, and a confusion matrix and reliability diagram of each trained attribute with labels.
 
     Args and errors are those of `all_attribute_metrics`. The tables are `attributes`, `confusion_gender`, ...; the figures
-    `reliability_gender`, ...
+    `confusion_gender`, ... and `reliability_gender`, ...
     """
     section = ReportSection(all_attribute_metrics(probabilities, labels, thresholds, trained, bootstrap))
     section.tables.append(_attribute_table(section.metrics, labels, thresholds, trained))
@@ -148,7 +150,10 @@ def attributes_section(
             continue
         names, threshold = labels.class_names(attribute), thresholds.get(attribute)
         scores, codes = probabilities[attribute][known], labels.codes[known, column]
-        section.tables.append(_confusion_table(attribute, codes, _predicted(scores, threshold), names))
+        counts = _confusion(codes, _predicted(scores, threshold), len(names))
+        section.tables.append(_confusion_table(attribute, counts, names))
+        title = f"Confusion matrix of {_display_name(attribute)}"
+        section.figures[f"confusion_{attribute}"] = partial(confusion_figure, counts, names, title)
         binary = len(names) == 2
         section.figures[f"reliability_{attribute}"] = partial(
             reliability_figure,
@@ -225,12 +230,43 @@ def _attribute_table(metrics: Metrics, labels: Labels, thresholds: Mapping[str, 
         f"most probable class. ECE: expected calibration error over {BINS} bins; it is above 0 even for a calibrated model, more "
         "so with few sessions."
     )
-    return Table("attributes", "Metrics of the attributes", header, rows, note)
+    reasons = {_display_name(attribute): metrics.reasons.get(f"{attribute}/auc", "") for attribute in ATTRIBUTES}
+    return Table("attributes", "Metrics of the attributes", header, rows, note, label_columns=5, reasons=reasons)
 
 
-def _confusion_table(attribute: str, codes: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> Table:
-    counts = np.zeros((len(names), len(names)), dtype=int)
+def confusion_figure(counts: np.ndarray, names: Sequence[str], title: str) -> Figure:
+    """Sessions by true and predicted class; the colour is the share of the true class.
+
+    Args:
+        counts: (k, k) sessions, true classes in rows.
+        names: class names.
+        title: figure title.
+    """
+    figure = empty_figure(6.6, 3.8)
+    axes = figure.add_axes((0.2, 0.2, 0.55, 0.7), title=title, xlabel="predicted class", ylabel="true class")
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, cax=figure.add_axes((0.78, 0.2, 0.025, 0.7)), label="share of the true class")
+    for (row, column), count in np.ndenumerate(counts):
+        share = f"\n{shares[row, column]:.0%}" if totals[row] else ""
+        colour = "white" if shares[row, column] > 0.6 else "black"
+        axes.text(column, row, f"{count}{share}", ha="center", va="center", color=colour, fontsize=10)
+    labels = [name if len(name) <= 14 else f"{name[:13]}…" for name in names]
+    axes.set_xticks(range(len(names)), labels)
+    axes.set_yticks(range(len(names)), labels)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def _confusion(codes: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """(k, k) sessions by true class (rows) and predicted class."""
+    counts = np.zeros((classes, classes), dtype=int)
     np.add.at(counts, (codes, predicted), 1)
+    return counts
+
+
+def _confusion_table(attribute: str, counts: np.ndarray, names: Sequence[str]) -> Table:
     rows: list[list[Cell]] = []
     for name, row in zip(names, counts.tolist()):
         rows.append([name, *row, *(count / sum(row) if any(row) else None for count in row)])

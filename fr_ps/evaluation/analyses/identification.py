@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from fr_ps.evaluation.analyses.gallery_search import GallerySearch
 from fr_ps.evaluation.bootstrap import BootstrapWeights, unweighted
 from fr_ps.evaluation.metrics import LOW_SUPPORT, LOW_SUPPORT_REASON, Metrics, ReportSection
-from fr_ps.report.figures import new_figure, use_plain_tick_labels
+from fr_ps.report.figures import legend_beside, new_figure, use_plain_tick_labels
 from fr_ps.report.table import Cell, DrawFigure, Table
 
 FPIR_POINTS = (0.1, 0.01, 0.001)
@@ -168,16 +168,15 @@ def cmc_figure(search: GallerySearch) -> Figure:
     scored = search.is_scored
     ranks = np.arange(1, min(_CMC_RANKS, search.subjects) + 1)
     title = f"CMC of {scored.sum()} searches among {search.subjects} subjects"
-    figure, axes = new_figure(title, "rank", "identification rate")
+    figure, axes = new_figure(title, "rank", "identification rate", legend=True)
     lowest = 1.0
     for ranking, rule in ((search.by_maximum, "maximum"), (search.mean, "mean")):
         shares = (ranking.rank[scored, None] <= ranks).mean(axis=0)
-        axes.plot(ranks, shares, marker=".", label=f"{rule} over a subject's sessions")
+        axes.plot(ranks, shares, marker=".", label=f"{rule} over sessions")
         lowest = min(lowest, shares[0])
-    margin = max(0.05 * (1 - lowest), 0.001)
-    axes.set_ylim(lowest - margin, 1 + margin)
-    axes.set_xticks(ranks)
-    axes.legend()
+    axes.set_ylim(min(lowest - 0.05 * (1 - lowest), 0.95), 1.002)
+    axes.set_xticks(ranks if len(ranks) <= 10 else ranks[::2])
+    legend_beside(axes)
     return figure
 
 
@@ -201,7 +200,7 @@ def open_set_figure(searches: OpenSet, rates: Sequence[float], points: np.ndarra
     axes.set_xscale("log")
     use_plain_tick_labels(axes.xaxis)
     axes.set_xlim(1 / count, 1)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(-0.01, max(0.1, 1.1 * float(fnir.max())))
     return figure
 
 

@@ -109,7 +109,9 @@ def linear_probe_section(embeddings: np.ndarray, labels: Labels, seed: int = 0) 
     if (labelled := int((labels.codes >= 0).sum(axis=0).max())) > MAX_SESSIONS:
         note += f" A random sample of {MAX_SESSIONS} of up to {labelled} labelled sessions, by subject, is used."
     header = ["attribute", "subjects", "probe AUC", "chance mean", "chance 95 %", "p"]
-    section.tables.append(Table("probes", "Attributes in the identity embedding", header, rows, note))
+    reasons = {str(attribute): section.metrics.reasons.get(f"probe/{attribute}/auc", "") for attribute in ATTRIBUTES}
+    title = "Attributes in the identity embedding"
+    section.tables.append(Table("probes", title, header, rows, note, label_columns=2, reasons=reasons))
     return section
 
 

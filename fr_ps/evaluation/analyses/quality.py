@@ -17,7 +17,7 @@ from fr_ps.data.layout import QUALITY
 from fr_ps.evaluation.bootstrap import BootstrapWeights
 from fr_ps.evaluation.metrics import LOW_SUPPORT, LOW_SUPPORT_REASON, Metrics, ReportSection
 from fr_ps.photometric.quality import MEASURES
-from fr_ps.report.figures import empty_figure, new_figure
+from fr_ps.report.figures import empty_figure, legend_beside, new_figure
 from fr_ps.report.table import Cell, Table
 
 DISCARD_LIMIT = 0.2
@@ -251,14 +251,14 @@ def _table(metrics: Metrics, curve: Curve, oracle: Curve, threshold: list[Cell],
 
 
 def _curve_figure(curve: Curve, oracle: Curve) -> Figure:
-    figure, axes = new_figure("Error versus discard", "share of genuine pairs discarded", "FNMR of the rest")
+    figure, axes = new_figure("Error versus discard", "share of genuine pairs discarded", "FNMR of the rest", legend=True)
     for (discard, fnmr), name, style in ((curve, "magnitude", "-"), (oracle, "oracle", "--")):
         axes.step(np.append(discard, 1), np.append(fnmr, fnmr[-1]), style, where="post", label=name)
     axes.axhline(curve[1][0], color="gray", linewidth=1, label="at random")
     axes.axvspan(0, DISCARD_LIMIT, color="gray", alpha=0.12, linewidth=0, label=f"pAUC {float(partial_auc(*curve)):.3f}")
     axes.set_xlim(0, _SHOWN_DISCARD)
     axes.set_ylim(0, 1.1 * curve[1][curve[0] <= _SHOWN_DISCARD].max())
-    axes.legend(fontsize=8)
+    legend_beside(axes)
     return figure
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fr_ps.evaluation.bootstrap import BootstrapWeights, unweighted
-from fr_ps.report.figures import empty_figure
+from fr_ps.report.figures import COLOURS, empty_figure, legend_beside
 
 BINS = 10
 _EDGES = np.linspace(0, 1, BINS + 1)
@@ -75,17 +75,17 @@ def reliability_figure(diagram: ReliabilityDiagram, title: str, probability: str
         probability: label of the horizontal axis.
         frequency: label of the vertical axis.
     """
-    figure = empty_figure(5.5, 4.8)
+    figure = empty_figure(6.6, 4.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    figure.subplots_adjust(left=0.13, right=0.97, bottom=0.1, top=0.93, hspace=0.07)
+    figure.subplots_adjust(left=0.11, right=0.78, bottom=0.12, top=0.92, hspace=0.07)
     above.set_title(f"{title} (ECE {diagram.error:.3f})")
     above.plot([0, 1], [0, 1], color="grey", linestyle="--", label="calibrated")
     occupied = diagram.counts > 0
-    above.plot(diagram.confidence[occupied], diagram.frequency[occupied], marker="o", label="observed")
+    above.plot(diagram.confidence[occupied], diagram.frequency[occupied], marker="o", color=COLOURS[0], label="observed")
     above.set_ylabel(frequency)
     above.set_xlim(0, 1)
     above.set_ylim(-0.03, 1.03)
-    above.legend(loc="best")
+    legend_beside(above)
     bars = below.bar((_EDGES[:-1] + _EDGES[1:]) / 2, diagram.counts, width=0.9 / BINS, color="grey")
     below.bar_label(bars, fontsize=7)
     below.margins(y=0.25)

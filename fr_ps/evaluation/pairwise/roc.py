@@ -90,6 +90,11 @@ def roc_auc(curve: RocCurve) -> float:
     return float(np.clip(np.trapezoid(curve.tmr, curve.fmr), 0, 1))
 
 
+def tmr_at(curve: RocCurve, fmr: float) -> float:
+    """The true match rate at the lowest threshold with at most this FMR."""
+    return float(curve.tmr[np.searchsorted(curve.fmr, fmr, side="right") - 1])
+
+
 def subject_weights(pair_scores: PairScores) -> np.ndarray:
     """(m,) weight of each genuine pair: 1 / number of genuine pairs of its subject."""
     owner = pair_scores.subject[pair_scores.genuine_first]

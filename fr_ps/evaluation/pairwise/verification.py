@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fr_ps.evaluation.bootstrap import BootstrapWeights
+from fr_ps.evaluation.bootstrap import BootstrapWeights, confidence_interval
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.evaluation.pairwise.pairs import AllPairs, ListedPairs, PairScores
 from fr_ps.evaluation.pairwise.roc import (
@@ -22,6 +22,7 @@ from fr_ps.evaluation.pairwise.roc import (
     operating_points,
     roc_auc,
     subject_weights,
+    tmr_at,
 )
 from fr_ps.models.thresholds import Thresholds, ValidationThreshold
 
@@ -30,6 +31,7 @@ MAX_EXACT_THRESHOLDS = 500
 """Up to this many distinct scores, each is a threshold of the replicates."""
 _TAIL_THRESHOLDS, _QUANTILE_THRESHOLDS = 128, 96
 """With more, thresholds at the highest impostor scores and at quantiles of the genuine scores."""
+_BAND_POINTS = 60
 
 
 def verification_metrics(pair_scores: PairScores) -> Metrics:
@@ -54,6 +56,21 @@ def verification_metrics(pair_scores: PairScores) -> Metrics:
     return metrics
 
 
+@dataclass(frozen=True)
+class RocBand:
+    """Pointwise 95 % bootstrap confidence intervals of a ROC curve, widened where a bound would fall.
+
+    Attributes:
+        fmr: (g,) growing, from one impostor pair to 1.
+        low: (g,) lower bounds of the TMR; NaN without an interval.
+        high: (g,) upper bounds.
+    """
+
+    fmr: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
 def verification_with_intervals(pairs: AllPairs | ListedPairs, thresholds: Thresholds | None) -> tuple[PairScores, Metrics]:
     """The pair scores, and `verification_metrics` with confidence intervals.
 
@@ -63,10 +80,46 @@ def verification_with_intervals(pairs: AllPairs | ListedPairs, thresholds: Thres
         pairs: pairs with bootstrap replicates.
         thresholds: thresholds of the model.
     """
+    pair_scores, metrics, _ = _verify(pairs, thresholds)
+    return pair_scores, metrics
+
+
+def verification_with_band(
+    pairs: AllPairs | ListedPairs, thresholds: Thresholds | None
+) -> tuple[PairScores, Metrics, RocBand | None]:
+    """`verification_with_intervals`, and the intervals of the ROC curve; None where verification is undefined."""
+    pair_scores, metrics, rates = _verify(pairs, thresholds)
+    return pair_scores, metrics, roc_band(pair_scores, *rates) if rates else None
+
+
+def roc_band(pair_scores: PairScores, resampled: "BootstrapRates", reference: "BootstrapRates") -> RocBand:
+    """The intervals of the TMR at FMRs from one impostor pair to 1, computed as those of `tar_at_far_...`.
+
+    Args:
+        pair_scores: scores of the pairs.
+        resampled: rates of all replicates.
+        reference: rates with every subject once.
+    """
+    curve, subjects = compute_roc(pair_scores), _mated_subjects(pair_scores)
+    rates = np.geomspace(1 / pair_scores.impostor_count, 1, _BAND_POINTS)
+    bounds = []
+    for fmr in rates:
+        value = tmr_at(curve, fmr)
+        replicates = np.clip(_tmr_at(resampled, fmr) + (value - _tmr_at(reference, fmr)), 0, 1)
+        bounds.append(confidence_interval(value, replicates, subjects) or (np.nan, np.nan))
+    low, high = np.transpose(bounds)
+    # A ROC rises, and so do its bounds; making them rise can only widen the band.
+    return RocBand(rates, np.fmin.accumulate(low[::-1])[::-1], np.fmax.accumulate(high))
+
+
+def _verify(
+    pairs: AllPairs | ListedPairs, thresholds: Thresholds | None
+) -> tuple[PairScores, Metrics, "tuple[BootstrapRates, BootstrapRates] | None"]:
+    """Pair scores, metrics, and the rates of all replicates and those with every subject once."""
     pair_scores = pairs.score()
     metrics = verification_metrics(pair_scores)
     if pair_scores.undefined_reason:
-        return pair_scores, metrics
+        return pair_scores, metrics, None
     at_validation = at_validation_thresholds(pair_scores, thresholds)
     replicates, reference = bootstrap_rates(pairs, pair_scores, [point.threshold for _, point in at_validation])
     metrics = add_bootstrap_intervals(metrics, pair_scores, replicates, reference)
@@ -75,7 +128,7 @@ def verification_with_intervals(pairs: AllPairs | ListedPairs, thresholds: Thres
         names = (f"fmr_at_val_far_{calibrated.fmr:g}", f"fnmr_at_val_far_{calibrated.fmr:g}")
         for name, value, drawn in zip(names, (point.fmr, point.fnmr), replicates.at_threshold(point.threshold)):
             metrics.add(name, value, reason, drawn, point.subjects)
-    return pair_scores, metrics
+    return pair_scores, metrics, (replicates, reference)
 
 
 def at_validation_thresholds(
@@ -148,7 +201,7 @@ def add_bootstrap_intervals(
         resampled: rates of all replicates.
         reference: rates with every subject once; its difference to `metrics` is the error of the threshold grid.
     """
-    subjects = len(np.unique(pair_scores.subject[pair_scores.genuine_first]))
+    subjects = _mated_subjects(pair_scores)
     result = metrics.merge()
 
     def add(name: str, replicates: np.ndarray, on_grid: np.ndarray) -> None:
@@ -163,6 +216,10 @@ def add_bootstrap_intervals(
     for point in operating_points(pair_scores, compute_roc(pair_scores)):
         add(f"tar_at_far_{point.target_fmr:g}", *(_tmr_at(rates, point.target_fmr) for rates in (resampled, reference)))
     return result
+
+
+def _mated_subjects(pair_scores: PairScores) -> int:
+    return len(np.unique(pair_scores.subject[pair_scores.genuine_first]))
 
 
 def _threshold_grid(pair_scores: PairScores, extra_thresholds: list[int]) -> tuple[np.ndarray, bool]:

@@ -93,7 +93,7 @@ def test_the_figure_shows_the_occupied_bins_the_counts_and_the_error() -> None:
     found = reliability_diagram(np.array([0.05, 0.65, 0.7, 0.95]), np.array([False, True, False, True]))
     figure = reliability_figure(found, "Reliability of gender", "predicted probability of male", "observed frequency of male")
     above, below = figure.axes
-    assert above.get_title() == f"Reliability of gender (ECE {found.error:.3f})"
+    assert above.get_title("left") == f"Reliability of gender (ECE {found.error:.3f})"
     observed = above.lines[1].get_xydata()
     np.testing.assert_allclose(observed, [[0.05, 0], [0.675, 0.5], [0.95, 1]])
     assert [bar.get_height() for bar in below.patches] == [1, 0, 0, 0, 0, 0, 2, 0, 0, 1]

@@ -20,6 +20,7 @@ from fr_ps.evaluation.pairwise.verification import (
     add_bootstrap_intervals,
     bootstrap_rates,
     verification_metrics,
+    verification_with_band,
     verification_with_intervals,
 )
 from fr_ps.evaluation.pairwise.verification_report import verification_section
@@ -390,3 +391,16 @@ def test_extra_thresholds_are_among_those_of_the_replicates():
     assert drawn.fmr[:, 0].tolist() == [0] * 5
     assert drawn.fmr[:, -1] == pytest.approx(1)
     assert curve.fmr[-1] == 1
+
+
+def test_the_band_of_the_roc_has_the_intervals_of_the_operating_points() -> None:
+    rng = np.random.default_rng(0)
+    ids = np.repeat([f"p{i:02d}" for i in range(12)], 5)
+    embeddings = (np.repeat(rng.normal(size=(12, 8)), 5, axis=0) + rng.normal(size=(60, 8))).astype(np.float32)
+    _, metrics, band = verification_with_band(AllPairs(embeddings, ids, bootstrap=bootstrap_weights(ids)), None)
+    assert band is not None
+    assert (np.diff(band.low) >= 0).all()
+    assert (np.diff(band.high) >= 0).all()
+    low, high = metrics.intervals["tar_at_far_0.1"]
+    assert np.interp(0.1, band.fmr, band.low) == pytest.approx(low, abs=0.03)
+    assert np.interp(0.1, band.fmr, band.high) == pytest.approx(high, abs=0.03)
