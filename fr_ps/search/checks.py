@@ -100,9 +100,9 @@ def _reachable_configs(
 def _candidate_values(dimension: Dimension, base: Config) -> list[Value]:
     """Values of the dimension with which a condition is checked.
 
-    The choices, or the ends of a range, of a continuous range only the upper end; and the value of the base where some trials
-    lack the dimension. The lower end is left out because conditions on numbers are "above 0", and a continuous range from 0
-    almost never gives exactly 0.
+    All choices; both ends of a range of whole numbers or steps; of a continuous range only the upper end, because conditions on
+    numbers are "above 0", and a continuous range from 0 almost never gives exactly 0. Also the value of the base, if some trials
+    lack the dimension.
     """
     if dimension.choices:
         values: list[Value] = list(dimension.choices)

@@ -67,7 +67,7 @@ def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
             a worker fails repeatedly, the database stays unreachable, or no trial is complete.
         KeyboardInterrupt, SystemExit: on a signal; the same command resumes the study.
     """
-    build_pruner(spec.config.pruner, len(spec.objectives), spec.epochs)  # raises before anything is created
+    build_pruner(spec.config.pruner, len(spec.objectives), spec.max_epochs)  # raises before anything is created
     data_digest = check_data_and_objectives(spec)
     search = _open_or_create_study(spec, data_digest, workers, runs)
     with _leader_run(search) as run:
@@ -77,7 +77,7 @@ def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
         if run is not None:
             report_results(search, run)
     if run is None and search.all_finished:
-        # The leader may have been killed: log and report in its place. All trials have ended, so that no worker starts.
+        # The leader may have been killed: log and report in its place. All trials have ended, so no worker starts.
         with _leader_run(search) as run:
             if run is not None:
                 _supervise_workers(search, run)

@@ -38,25 +38,27 @@ def build_sampler(config: SamplerConfig, space: Space, seed: int, trial_number: 
     return builders[config.name]()
 
 
-def build_pruner(config: PrunerConfig, objectives: int, epochs: int) -> BasePruner:
+def build_pruner(config: PrunerConfig, num_objectives: int, max_epochs: int) -> BasePruner:
     """The pruner of a study; with several objectives one that never prunes, as Optuna supports no pruning there.
 
     Args:
         config: of the pruner.
-        objectives: number of objectives.
-        epochs: largest number of epochs of a trial.
+        num_objectives: number of objectives.
+        max_epochs: largest number of epochs of a trial.
 
     Raises:
         InputError: `pruner.epochs` leaves no epoch after which a trial could be pruned.
     """
-    if config.name == "none" or objectives > 1:
+    if config.name == "none" or num_objectives > 1:
         return optuna.pruners.NopPruner()
-    if config.epochs >= epochs:
-        raise InputError(f"pruner.epochs is {config.epochs}; expected fewer than train.epochs ({epochs}), or pruner.name none")
+    if config.epochs >= max_epochs:
+        raise InputError(
+            f"pruner.epochs is {config.epochs}; expected fewer than train.epochs ({max_epochs}), or pruner.name none"
+        )
     builders = {
         "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=config.startup, n_warmup_steps=config.epochs),
         "hyperband": lambda: optuna.pruners.HyperbandPruner(
-            min_resource=config.epochs, max_resource=epochs, reduction_factor=config.reduction
+            min_resource=config.epochs, max_resource=max_epochs, reduction_factor=config.reduction
         ),
         "successive_halving": lambda: optuna.pruners.SuccessiveHalvingPruner(
             min_resource=config.epochs, reduction_factor=config.reduction

@@ -168,9 +168,13 @@ def parents_first(dimensions: Mapping[str, Dimension]) -> list[Dimension]:
             left = [one for name, one in dimensions.items() if name not in ordered]
             for one in left:
                 if missing := [parent for parent in one.when if parent not in dimensions]:
-                    raise InputError(f"space.{one.name}: when names {missing[0]}, which is not in the space; add it")
+                    raise InputError(
+                        f"space.{one.name}: its condition `when` refers to {missing[0]}, which is not in the space; add it"
+                    )
             names = ", ".join(left[0].when)
-            raise InputError(f"space.{left[0].name}: when names settings that depend on it ({names}); expected others")
+            raise InputError(
+                f"space.{left[0].name}: its condition `when` refers to settings that depend on it ({names}); expected others"
+            )
         ordered |= {one.name: one for one in ready}
     return list(ordered.values())
 

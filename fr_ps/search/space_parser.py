@@ -40,7 +40,9 @@ def parse_space(raw: Mapping[str, Any], base: Config) -> Space:
         for parent, values in dimension.when.items():
             _check_condition(f"space.{dimension.name}: when.{parent}", dimensions[parent], values)
         if dimension.when and next(parent_assignments(dimension, dimensions), None) is None:
-            raise InputError(f"space.{dimension.name}: when never holds: no trial has all of these values; expected other values")
+            raise InputError(
+                f"space.{dimension.name}: its condition `when` never holds: no trial has all these values; expected others"
+            )
     for dimension in ordered:
         _check_values(dimension, dimensions, base)
     return Space(tuple(ordered))

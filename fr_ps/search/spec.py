@@ -54,11 +54,12 @@ class StudySpec:
         return self.space.grid() if self.config.sampler.name == "grid" else []
 
     @property
-    def epochs(self) -> int:
+    def max_epochs(self) -> int:
         """The largest number of epochs of a trial."""
         searched = [dimension for dimension in self.space.dimensions if dimension.name == "train.epochs"]
         values = [int(value) for dimension in searched for value in dimension.choices or (dimension.high,)]
-        return max(values, default=self.base.train.epochs)
+        in_all_trials = any(not dimension.when for dimension in searched)
+        return max(values if in_all_trials else [*values, self.base.train.epochs])
 
     def definition(self) -> dict[str, Any]:
         """Objectives, space and base. A resumed study must have the same: otherwise trials are not comparable."""

@@ -108,8 +108,8 @@ def with_database_retries(call: Callable[[], Result]) -> Result:
 
     Raises:
         InputError: the database was unreachable for ten minutes.
-        KeyboardInterrupt, SystemExit: a signal arrived during `call`. Normally its handler raises, after `call`. A handler may
-            only record the signal, as in `run_workers`: a successful `call` then returns normally, and after a failed one this
+        KeyboardInterrupt, SystemExit: a signal arrived during `call`. Its handler usually raises once `call` has returned. If the
+            handler merely records the signal, as in `run_workers`, a successful `call` returns normally; after a failed one, this
             function raises instead of a retry.
     """
     started, pause = time.monotonic(), 0.5

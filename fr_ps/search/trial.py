@@ -120,6 +120,7 @@ def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult | N
                 raise
             note = markdown_lines([f"trial {number}: {result.outcome}. {result.reason}"])
             tags = {f"{TRIAL_TAG}_state": result.outcome, f"{TRIAL_TAG}_reason": result.reason}
+            # Only now, as the training set the kind to `train`.
             run.set_tags(tags | {"fr_ps.kind": "trial", "mlflow.note.content": note})
             if result.values:
                 # The names of the study's run and of other trainings, so that one column of MLflow's table sorts all of them.
@@ -138,7 +139,8 @@ def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult | N
         with_database_retries(lambda: _set_attributes(trial, attributes))
         if finish_trial(storage, study, trial, list(result.values) if result.values else None, _FINAL_STATES[result.outcome]):
             return result
-    # The lease expired, for example while the machine was suspended. The trial gets a retry, unless it is one.
+    # Reached by `UpdateFinishedTrialError`, or where `finish_trial` returns False: the lease expired, for example while the
+    # machine was suspended. The trial gets a retry, unless it is one.
     context.echo(f"trial {number}: lease expired, result discarded; a trial whose lease expired is retried once")
     return None
 

@@ -78,22 +78,26 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
     """
     config = spec.config
     storage = Storage(config.study.storage, config.study.heartbeat)
-    pruner = build_pruner(config.pruner, len(spec.objectives), spec.epochs)
+    pruner = build_pruner(config.pruner, len(spec.objectives), spec.max_epochs)
     study = optuna.load_study(study_name=config.study.name, storage=storage.rdb, pruner=pruner)
     context = WorkerContext(spec, storage, study, parent, runs, echo)
     gc.freeze()  # makes `gc.collect` below faster: it skips the objects that exist now
     while True:
         start_new = not with_database_retries(lambda: hours_or_epochs_exhausted(spec, study, started_at))
-        slots = _run_next_trial(context, start_new)
-        if slots is None:
+        idle_slots = _run_next_trial(context, start_new)
+        if idle_slots is None:  # a trial was run
             continue
-        if not slots.running and not (start_new and slots.ready):
+        if not idle_slots.running and not (start_new and idle_slots.ready):
             return
         time.sleep(_POLL_SECONDS)
 
 
 def _run_next_trial(context: WorkerContext, start_new: bool) -> TrialSlots | None:
-    """Acquire a trial, run it and return None; if there is none to acquire, return the states of all trials."""
+    """Acquire a trial and run it.
+
+    Returns:
+        None after a trial; if there was none to acquire, the states of all trials.
+    """
     storage, study = context.storage, context.study
     # A list and not a return value: `with_database_retries` may raise a deferred signal after `acquire` has succeeded, and the
     # number of the trial would be lost.
@@ -132,7 +136,7 @@ def hours_or_epochs_exhausted(spec: StudySpec, study: optuna.Study, started_at: 
 def total_epochs(study: optuna.Study) -> int:
     """Epochs of all trials together, running and killed ones included."""
     trials = study.get_trials(deepcopy=False)
-    # The epochs of a retry include those of the killed trial that it resumes, so that the killed trial is left out.
+    # The epochs of a retry include those of the killed trial that it resumes; the killed trial is therefore left out.
     retried = {number for trial in trials for number in trial.system_attrs.get("retry_history", ())}
     return sum(
         int(trial.user_attrs.get(EPOCHS, 0)) or max(trial.intermediate_values, default=0)

@@ -155,7 +155,8 @@ class DeliveryThread(threading.Thread):
     def run(self) -> None:
         backoff = _MIN_BACKOFF
         while not self._cancelled:
-            # Read before the journal: if it is set, this pass sees all events logged before `finish`, and may be the last.
+            # The flag is read before the journal is: if it is set, this pass sees all events logged before `finish`, and may be
+            # the last one.
             closing = self._closing.is_set()
             if not self.journal.is_present():  # the run folder was removed; sending would recreate it
                 return

@@ -46,8 +46,9 @@ def start_run(
     The final status is FINISHED at the end of the block, KILLED after Ctrl-C, SIGTERM or `RunStopped`, and FAILED after any
     other exception. A thread sends the journal to MLflow. With `parent`, it goes into a new child run in the parent's
     experiment. Otherwise it goes into the run that `mlflow run` started, or into a new run of the experiment
-    MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME or `fr-ps`. The end of the block waits for the delivery, until MLflow has
-    acknowledged nothing for `timeout` seconds (10 at most if the run is not FINISHED). `fr-ps sync` delivers what is left then.
+    MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME or `fr-ps`. The end of the block waits for the delivery, and gives up after
+    `timeout` seconds without an acknowledgement of MLflow (10 at most if the run is not FINISHED); `fr-ps sync` delivers the
+    rest.
 
     Args:
         name: display name.

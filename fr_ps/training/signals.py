@@ -43,7 +43,7 @@ class GracefulStop:
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         for number, before in self._previous_handlers.items():
             signal.signal(number, before)
-        # A signal after the last `check` must not be lost, as one that comes while the pruner ends a trial.
+        # A signal after the last `check`, for example while the pruner ends a trial, must not be lost.
         if self.signal_number and not self._was_raised and (error is None or issubclass(error, Exception)):
             signal.raise_signal(self.signal_number)
 

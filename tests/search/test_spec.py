@@ -96,11 +96,20 @@ def test_a_sampler_for_one_objective_with_two_is_an_error(rejected: AssertReject
 
 @pytest.mark.parametrize(
     ("space", "epochs"),
-    [({}, 7), ({"train.epochs": [3, 12, 9]}, 12), ({"train.epochs": {"low": 2, "high": 5}}, 5), ({"train.epochs": [1]}, 1)],
+    [
+        ({}, 7),
+        ({"train.epochs": [3, 12, 9]}, 12),
+        ({"train.epochs": {"low": 2, "high": 5}}, 5),
+        ({"train.epochs": [1]}, 1),
+        (
+            {"schedule.name": ["cosine", "constant"], "train.epochs": {"choices": [1, 2], "when": {"schedule.name": ["cosine"]}}},
+            7,
+        ),
+    ],
     ids=str,
 )
 def test_the_largest_number_of_epochs_is_that_of_the_base_or_of_the_space(space: dict[str, Any], epochs: int) -> None:
-    assert spec_of(Config(train=TrainConfig(epochs=7)), space=SPACE | space).epochs == epochs
+    assert spec_of(Config(train=TrainConfig(epochs=7)), space=SPACE | space).max_epochs == epochs
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda path: path.stem)
@@ -111,7 +120,7 @@ def test_a_shipped_study_survives_json(file: Path, monkeypatch: pytest.MonkeyPat
     again = spec_from_json(received)
     assert again == spec
     assert again.definition() == spec.definition()
-    assert (again.trials, again.epochs, again.objectives) == (spec.trials, spec.epochs, spec.objectives)
+    assert (again.trials, again.max_epochs, again.objectives) == (spec.trials, spec.max_epochs, spec.objectives)
     require_same_definition(spec.config.study.name, json.loads(json.dumps(spec.definition())), again.definition())
 
 

@@ -39,7 +39,7 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WorkerContext:
     spec = build_study_spec(config, Config())
     storage = Storage(config.study.storage, 60)
     open_study(storage, "s", ["maximize"])
-    study = optuna.load_study(study_name="s", storage=storage.rdb, pruner=build_pruner(config.pruner, 1, spec.epochs))
+    study = optuna.load_study(study_name="s", storage=storage.rdb, pruner=build_pruner(config.pruner, 1, spec.max_epochs))
     return WorkerContext(spec, storage, study, ParentRun("p", "0"), tmp_path / "runs", lambda _line: None)
 
 
