@@ -140,7 +140,7 @@ def compare_models(
 
 def model_names(first: ModelInfo, second: ModelInfo) -> tuple[str, str]:
     """What distinguishes two models: backbone, maps, or both; else their runs; else their order."""
-    described = [(info.backbones, " + ".join(info.modalities)) for info in (first, second)]
+    described = [(info.backbones, "+".join(info.modalities)) for info in (first, second)]
     different = [pair for pair in zip(*described) if pair[0] != pair[1]]
     runs = [str(info.provenance.get("run", "")) for info in (first, second)]
     if different:

@@ -74,15 +74,17 @@ def _figure(pair: Sequence[int], store: MapStore, rows: np.ndarray, labels: Labe
         }
         for line in range(len(pair))
     ]
-    width, height = len(sessions[0]) * (_TILE + _GAP) + _GAP, 2 * (_TILE + _LINE + _GAP) + _GAP
+    scale = max(1.0, 0.75 * len(sessions[0]))  # the page shows all pictures equally wide
+    line_height = scale * _LINE
+    width, height = len(sessions[0]) * (_TILE + _GAP) + _GAP, 2 * (_TILE + line_height + _GAP) + _GAP
     figure = empty_figure(width, height)
     figure.set_facecolor(_PAPER)
     for line, (row, tiles) in enumerate(zip(pair, sessions)):
-        top = height - _GAP - line * (_TILE + _LINE + _GAP)
+        top = height - _GAP - line * (_TILE + line_height + _GAP)
         name = f"{labels.ids[row]}/{labels.sessions[row]}"
-        figure.text(_GAP / width, (top - _LINE / 2) / height, name, color=_INK, fontsize=9, va="center")
+        figure.text(_GAP / width, (top - line_height / 2) / height, name, color=_INK, fontsize=9 * scale, va="center")
         for column, picture in enumerate(tiles.values()):
-            left, bottom = _GAP + column * (_TILE + _GAP), top - _LINE - _TILE
+            left, bottom = _GAP + column * (_TILE + _GAP), top - line_height - _TILE
             axes = figure.add_axes((left / width, bottom / height, _TILE / width, _TILE / height))
             axes.imshow(picture)
             axes.axis("off")
