@@ -38,7 +38,7 @@ _COLUMN_WIDTHS = {
 _VIEW = {
     "selectedColumns": list(_COLUMN_WIDTHS),
     "columnOrder": [_RUN_NAME, *_COLUMN_WIDTHS],
-    "columnWidths": {_RUN_NAME: 240} | _COLUMN_WIDTHS,
+    "columnWidths": {_RUN_NAME: 290} | _COLUMN_WIDTHS,
 }
 
 
