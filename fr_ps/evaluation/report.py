@@ -60,7 +60,7 @@ _WIDE = (
 _CAPTIONS = {
     "cmc": "Share of the searches that return the right subject among the first so many.",
     "open_set": "Share of the searches for enrolled subjects that miss them (FNIR), by the share of the searches for others that "
-    "return somebody (FPIR).",
+    "return a subject (FPIR).",
     "error_versus_discard": "Share of the remaining same-subject pairs that are rejected, after those of the shortest embeddings "
     "are left out. Below the horizontal line, the length of an embedding is a useful quality.",
     "groups": "Errors within each class at one threshold, with 95 % intervals over subjects.",

@@ -34,7 +34,7 @@ COLOURS = (
     "#00b8b8",
     "#8f0f15",
 )
-"""Colours of the lines of a figure; the first six are those of Okabe and Ito, which colour-blind readers can tell apart."""
+"""Colours of the lines of a figure; the first six are those of Okabe and Ito, which colour-blind readers can distinguish."""
 POINTS_PER_INCH = 140
 
 mpl.use("agg")

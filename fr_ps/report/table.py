@@ -26,7 +26,7 @@ class Table:
         header: column names.
         rows: one cell per column.
         note: explanation below the table.
-        label_columns: number of first columns that say what a row is; the page folds a row without a value in the others.
+        label_columns: number of first columns that identify a row; the page folds a row without a value in the others.
         reasons: first cell of such a row to the reason.
     """
 

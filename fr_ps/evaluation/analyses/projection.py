@@ -18,7 +18,7 @@ MAX_SESSIONS = 600
 """More sessions than this are sampled by subject: t-SNE is slow."""
 _PERPLEXITY = 15.0
 _MARKERS = "osD^v<>PX*hp"
-"""Of the subjects, beside their colours, for readers who do not tell all colours apart."""
+"""Of the subjects, beside their colours, for colour-blind readers."""
 
 
 def projection_section(embeddings: np.ndarray, labels: Labels, seed: int = 0) -> ReportSection:
