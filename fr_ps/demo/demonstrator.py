@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fr_ps.config import PrepareConfig
 from fr_ps.data.dataset import open_table
-from fr_ps.data.layout import LABELS_FILE
+from fr_ps.data.layout import DATA_FOLDER, LABELS_FILE
 from fr_ps.data.mean_face import MeanFace
 from fr_ps.data.preparation import reproduce_preparation
 from fr_ps.data.session_view import quality_spread
@@ -91,8 +91,8 @@ def open_demonstrator(
     sessions = [session for session in listed if isinstance(session, CaptureSession)]
     spread = {}
     if data is not None:
-        if not (data / LABELS_FILE).is_file():
-            raise InputError(f"--data {data}: has no {LABELS_FILE}; give a prepared data set")
+        if not (data / LABELS_FILE).is_file() or not (data / DATA_FOLDER).is_dir():
+            raise InputError(f"--data {data}: has no {LABELS_FILE} with {DATA_FOLDER}/ beside it; give a prepared data set")
         spread = quality_spread(open_table(data).labels)
     pictures = EnrolledPictures(data, {session.key: session for session in sessions if not session.error})
     by_name = {"/".join(filter(None, session.key)): session for session in sessions}

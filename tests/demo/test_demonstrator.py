@@ -134,8 +134,9 @@ def test_inputs_that_do_not_fit_the_model_are_rejected(
     assert demonstrator.gallery
     with rejected("another model made this gallery"):
         open_demonstrator(recognizer, replace(demonstrator.gallery, model="b" * 64), captures, None, None)
-    with rejected("--data", tmp_path, "labels.csv"):
-        open_demonstrator(recognizer, None, captures, tmp_path, None)
+    for no_data_set in (tmp_path, captures.parent):  # the second has a table, but no maps
+        with rejected("--data", no_data_set, "labels.csv"):
+            open_demonstrator(recognizer, None, captures, no_data_set, None)
     with rejected("--prior"):
         open_demonstrator(recognizer, None, captures, None, "mean.npy")
     with rejected("S999"):
