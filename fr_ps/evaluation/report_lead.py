@@ -92,7 +92,7 @@ def describe_lead(lead: Lead, warnings: Sequence[str]) -> list[str]:
     """At most four lines of text: first sentence, first verdict, the key numbers, the warnings."""
     numbers = ", ".join(f"{number.name} {number.value} {number.interval}".rstrip() for number in lead.numbers)
     lines = [lead.sentence, *(verdict.text for verdict in lead.verdicts[:1]), numbers, "; ".join(warnings)]
-    return [line[:1].upper() + line[1:] for line in lines if line]
+    return [line for line in lines if line]
 
 
 def _point_in_words(pair_scores: PairScores) -> OperatingPoint | None:

@@ -82,7 +82,7 @@ def test_a_description_has_at_most_four_lines_with_the_verdict_early() -> None:
     lead = Lead("sub", "Of 2 pairs, 1 is accepted.", "detail", [Verdict("worse", "it loses"), Verdict("better", "x")], [])
     assert describe_lead(lead, ["few subjects", "few pairs"]) == [
         "Of 2 pairs, 1 is accepted.",
-        "It loses",
-        "Few subjects; few pairs",
+        "it loses",
+        "few subjects; few pairs",
     ]
     assert describe_lead(Lead(), []) == []
