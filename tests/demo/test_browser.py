@@ -75,7 +75,7 @@ def wait_for_text(browser: "Chrome", text: str) -> str:
     from selenium.webdriver.support.ui import WebDriverWait
 
     def shown(browser: "Chrome") -> str:
-        found = str(browser.execute_script("return document.body.innerText"))
+        found = str(browser.execute_script("return document.body.innerText")).replace("\u00a0", " ")
         return found if text in found else ""
 
     return str(WebDriverWait(browser, 60).until(shown, f"the page does not show {text!r}"))
