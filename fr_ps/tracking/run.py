@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
+from fr_ps.redaction import redact
 from fr_ps.tracking.journal import Journal, RunStatus, read_events
 
 SYSTEM_PREFIX = "system/"
@@ -114,8 +115,9 @@ class Run:
 
 
 def logged_model_name(text: str) -> str:
-    """`text` as the name of a logged model, with a hyphen for each character that MLflow does not allow."""
-    return "".join("-" if character in "/:.%\"'" else character for character in text)
+    """`text` as the name of a logged model: without secrets, and with a hyphen for each character that MLflow does not allow."""
+    # Redacted first: without its punctuation, an address with a password is not recognised as one.
+    return "".join("-" if character in "/:.%\"'" else character for character in redact(text))
 
 
 def is_epoch_metric(metric: str) -> bool:

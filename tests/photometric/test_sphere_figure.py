@@ -21,7 +21,7 @@ def test_each_light_is_labelled_at_its_highlight_and_at_its_direction():
     angle, from_axis = hemisphere.texts[0].xy
     # The normal of a highlight at 0.4 radii from the centre is arcsin 0.4 from the camera's axis, its light twice that.
     assert (angle, from_axis) == pytest.approx((0, 2 * np.degrees(np.arcsin(0.4))))
-    assert "circle given: x 50.00, y 50.00, radius 40.00" in sphere.get_title()
+    assert "circle given: x 50.00, y 50.00, radius 40.00" in sphere.get_title(loc="left")
 
 
 @pytest.mark.parametrize("names", [[f"{k}.png" for k in range(30)], ["a_rather_long_name.png", "b.png", "c.png"]])
