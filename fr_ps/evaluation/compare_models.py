@@ -160,6 +160,8 @@ def comparison_verdict(differences: Sequence[Difference], names: tuple[str, str]
                 return Verdict("better", f"{first} is better than {second} by identity AUC: {numbers}")
             if auc.better == "second":
                 return Verdict("better", f"{second} is better than {first} by identity AUC: {numbers}")
+            if not auc.has_interval:
+                return Verdict("neither", f"{first} and {second} cannot be compared by identity AUC: {numbers}")
             return Verdict("neither", f"no significant difference between {first} and {second} by identity AUC: {numbers}")
     return Verdict("neither", "no identity metric is defined for both models")
 
@@ -175,7 +177,7 @@ def _sections(
     groups: Sequence[Difference],
     tables: Sequence[Table],
 ) -> dict[str, ReportSection]:
-    """Differences with their figures, then the curves of both models, and their embeddings and confusion matrices."""
+    """Differences with their figures, then the curves of both models."""
     section = ReportSection(tables=list(tables))
     of_identity = [row for row in differences if row.name.startswith("identity/")]
     for name, title, compared in (
@@ -186,7 +188,9 @@ def _sections(
         if compared:
             labelled = [(row.name.removeprefix("groups/").removesuffix(_GROUP_SUFFIX), row) for row in compared]
             section.figures[name] = partial(difference_figure, title, names, labelled)
-            section.captions[name] = "Bars: 95 % intervals over subjects, both models on the same draws; without one, no bar."
+            section.captions[name] = (
+                "Bars: 95 % intervals over subjects, both models on the same bootstrap replicates; without an interval, no bar."
+            )
     verification = ReportSection()
     if not any(result.pair_scores.undefined_reason for result in results):
         curves = {name: draw_roc(result.pair_scores, result.roc_band) for name, result in zip(names, results)}

@@ -2,14 +2,11 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from fr_ps.evaluation.differences import Difference
 from fr_ps.evaluation.metrics import lower_is_better
-from fr_ps.report.figures import COLOURS, empty_figure, legend_beside
-
-_NAME_LENGTH = 34
+from fr_ps.report.figures import COLOURS, empty_figure, legend_beside, shorten
 
 
 def difference_figure(title: str, names: tuple[str, str], labelled: Sequence[tuple[str, Difference]]) -> Figure:
@@ -20,23 +17,28 @@ def difference_figure(title: str, names: tuple[str, str], labelled: Sequence[tup
         names: names of the first and the second model.
         labelled: label and difference of each line, from above.
     """
-    first, second = (name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}…" for name in names)
+    first, second = map(shorten, names)
     height = 1.3 + 0.3 * len(labelled)
-    width, left = 9.4, 0.3 + 0.085 * max(len(label) for label, _ in labelled)
+    labels = [shorten(label) for label, _ in labelled]
+    width, left = 9.4, 0.3 + 0.085 * max(map(len, labels))
     figure = empty_figure(width, height)
     axes = figure.add_axes((left / width, 0.62 / height, (width - left - 2.6) / width, 1 - 1.07 / height), title=title)
     axes.axvline(0, color="black", linewidth=1)
-    kinds = {"first": (COLOURS[0], f"{first} is better"), "second": (COLOURS[1], f"{second} is better")}
+    kinds = {
+        "first": (COLOURS[0], f"{first} is better"),
+        "second": (COLOURS[1], f"{second} is better"),
+        "neither": (COLOURS[8], "no measurable difference"),
+    }
     drawn = set()
     for y, (_, difference) in enumerate(labelled):
         sign = -1 if lower_is_better(difference.name) else 1
-        colour, label = kinds.get(difference.better, (COLOURS[8], "no measurable difference"))
-        if not np.isnan(difference.low):
+        colour, label = kinds[difference.better] if difference.has_interval else (COLOURS[7], "no interval")
+        if difference.has_interval:
             axes.plot([sign * difference.low, sign * difference.high], [y, y], color=colour, linewidth=3, alpha=0.4)
         legend = "_" if label in drawn else label
         axes.plot(sign * difference.value, y, "o", color=colour, markersize=5, label=legend)
         drawn.add(label)
-    axes.set_yticks(range(len(labelled)), [label for label, _ in labelled])
+    axes.set_yticks(range(len(labelled)), labels)
     axes.set_ylim(len(labelled) - 0.5, -0.5)
     margin = 1.05 * max([abs(edge) for edge in axes.get_xlim()] + [1e-3])
     axes.set_xlim(-margin, margin)

@@ -40,10 +40,15 @@ class Difference:
         return self.first - self.second
 
     @property
+    def has_interval(self) -> bool:
+        """Whether the interval is defined."""
+        return not np.isnan(self.low)
+
+    @property
     def interval_text(self) -> str:
         """Interval and p-value as text."""
         if np.isnan(self.p):
-            return "(no interval: the bootstrap replicates have no spread)"
+            return "(no interval: too few subjects, or bootstrap replicates that are undefined or all equal)"
         return f"[{self.low:+.4f}, {self.high:+.4f}], p {self.p:.3f}"
 
     @property

@@ -58,7 +58,7 @@ _WIDE = (
     "attribute_baselines",
 )
 _CAPTIONS = {
-    "cmc": "Share of the searches that return the right subject among the first so many.",
+    "cmc": "Share of the searches that return the right subject within the first k ranks.",
     "open_set": "Share of the searches for enrolled subjects that miss them (FNIR), by the share of the searches for others that "
     "return a subject (FPIR).",
     "error_versus_discard": "Share of the remaining same-subject pairs that are rejected, after those of the shortest embeddings "

@@ -50,7 +50,7 @@ def accepted_sentence(result: EvaluationResult) -> str:
     accepted = point.genuine_pairs - point.false_non_matches
     return (
         f"Of {_count(point.genuine_pairs, 'same-subject pair')}, {accepted:,} {'is' if accepted == 1 else 'are'} accepted at "
-        f"{100 * point.target_fmr:g} % false matches {sample}."
+        f"{100 * point.target_fmr:g} % false matches {_sample(labels, point)}."
     )
 
 
@@ -84,7 +84,7 @@ def accepted_by_both(names: tuple[str, str], results: Sequence[EvaluationResult]
     assert point is not None
     return (
         f"At {100 * point.target_fmr:g} % false matches, {names[0]} accepts {first:,} and {names[1]} {second:,} of "
-        f"{_count(point.genuine_pairs, 'same-subject pair')} {_sample(labels)}."
+        f"{_count(point.genuine_pairs, 'same-subject pair')} {_sample(labels, point)}."
     )
 
 
@@ -108,8 +108,10 @@ def _key_number(metrics: Metrics, name: str, text: str) -> KeyNumber | None:
     return KeyNumber(text, format_cell(value), "" if low is None else f"[{low:.3f}, {high:.3f}]")
 
 
-def _sample(labels: Labels) -> str:
-    return f"({_count(len(np.unique(labels.ids)), 'subject')}, {_count(len(labels), 'session')})"
+def _sample(labels: Labels, point: OperatingPoint | None = None) -> str:
+    """The size of the sample in brackets, with a remark if it is too small for the false match rate of `point`."""
+    support = "; low support" if point and point.low_support else ""
+    return f"({_count(len(np.unique(labels.ids)), 'subject')}, {_count(len(labels), 'session')}{support})"
 
 
 def _count(number: int, noun: str) -> str:

@@ -36,6 +36,7 @@ COLOURS = (
 )
 """Colours of the lines of a figure; the first six are those of Okabe and Ito, which colour-blind readers can distinguish."""
 POINTS_PER_INCH = 140
+_LABEL_LENGTH = 34
 
 mpl.use("agg")
 mpl.rcParams["text.parse_math"] = False
@@ -81,6 +82,11 @@ def legend_beside(axes: Axes, **options: Any) -> None:
     """Draw the legend to the right of the axes; `options` are those of `Axes.legend`."""
     beside = {"loc": "upper left", "bbox_to_anchor": (1.02, 1), "borderaxespad": 0, "frameon": False, "fontsize": 9}
     axes.legend(**beside | options)
+
+
+def shorten(text: str) -> str:
+    """`text` of any length as a label of a figure."""
+    return text if len(text) <= _LABEL_LENGTH else f"{text[: _LABEL_LENGTH - 1]}…"
 
 
 def draw_png(draw: DrawFigure) -> bytes:

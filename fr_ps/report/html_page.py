@@ -182,7 +182,7 @@ def _folded_table(table: Table, *, titled: bool = True) -> str:
     shown = [row for row in table.rows if row not in undefined]
     reasons: dict[str, dict[str, None]] = {}
     for row in undefined:
-        name = str(row[0])
+        name = " ".join(str(cell) for cell in row[: table.label_columns] if cell is not None)
         group = name.rpartition("/")[0] + "/"
         if len(group) > 1 and not any(str(other[0]).startswith(group) for other in shown):
             name = f"{group}..."

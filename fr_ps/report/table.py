@@ -52,8 +52,8 @@ def table_text(table: Table) -> str:
     """The table for the terminal, with title and note; in a wide one, the common beginning of the names stands in the header."""
     rows = [[format_cell(cell) for cell in row] for row in table.rows]
     text = _tabulate(rows, table.header)
-    groups = {row[0].partition("/")[0] for row in rows if "/" in row[0]}
-    if len(groups) == 1 and max(map(len, text.splitlines())) > TERMINAL_WIDTH:
+    groups = {row[0].partition("/")[0] for row in rows}
+    if len(groups) == 1 and all("/" in row[0] for row in rows) and max(map(len, text.splitlines())) > TERMINAL_WIDTH:
         (group,) = groups
         header = [f"{table.header[0]} of {group}", *table.header[1:]]
         text = _tabulate([[row[0].removeprefix(f"{group}/"), *row[1:]] for row in rows], header)

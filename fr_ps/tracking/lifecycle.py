@@ -12,7 +12,8 @@ from fr_ps.errors import InputError, one_line
 from fr_ps.files import sync_folder, translate_write_errors
 from fr_ps.locks import dir_lock
 from fr_ps.process import unredacted_output
-from fr_ps.progress import Echo, echo
+from fr_ps.progress import Echo
+from fr_ps.progress import echo as print_line
 from fr_ps.redaction import redact
 from fr_ps.tracking.delivery import DeliveryQueue, DeliveryThread, failure_reason
 from fr_ps.tracking.environment import record_system_metrics
@@ -28,7 +29,7 @@ _TIMEOUT, _TIMEOUT_UNFINISHED, _SILENT_WAIT = 60.0, 10.0, 3.0
 
 def echo_stderr(line: str) -> None:
     """Print a line to standard error, which is for messages; results go to standard output."""
-    echo(line, sys.stderr)
+    print_line(line, sys.stderr)
 
 
 @contextmanager
@@ -197,7 +198,7 @@ def _finish(run: Run, status: RunStatus, delivery: DeliveryThread, sink: MlflowS
             echo(f"tracking: {delivery.queue.pending()} events not delivered to MLflow ({reason}); deliver them with: fr-ps sync")
         elif sink.table_url and not sink.info.parent:
             with unredacted_output():  # the address has a query, and no secret
-                print(f"view: {sink.table_url}", flush=True)
+                print_line(f"view: {sink.table_url}")
     finally:
         delivery.cancel()
         run.journal.close()

@@ -19,7 +19,7 @@ from fr_ps.errors import InputError, one_line
 from fr_ps.files import DISK_FULL_ERRNOS
 from fr_ps.tracking.delivery import DELIVERED_FILE
 from fr_ps.tracking.journal import JOURNAL_FILE, Event, read_events
-from fr_ps.tracking.run_folder import RunInfo
+from fr_ps.tracking.run_folder import BEST_CHECKPOINT, RunInfo
 from fr_ps.tracking.table_view import SERVER_SCHEMES, save_view, view_url
 from fr_ps.tracking.tracked_metrics import BEST_PREFIX
 from fr_ps.tracking.uris import (
@@ -234,16 +234,22 @@ class MlflowSink:
             return f"{path.name}: {one_line(error)}; the file stays in {self.folder}"
 
     def _log_model(self, model: Path, name: str, step: int) -> None:
-        """Log a model with the validation metrics of that step and the test metrics, at their times in the journal."""
+        """Log a model with the validation metrics of that step, at their times in the journal.
+
+        The selected one, which is tested, also has the test metrics and those of the best checkpoint.
+        """
         from fr_ps.serving.mlflow_model import log_model
 
         client, mlflow_id = self._client_and_id()
+        is_selected = model.name == BEST_CHECKPOINT.name
         points = [
             Metric(key, value, event.time, event.data["step"])
             for _, event in read_events(self.folder / JOURNAL_FILE)
             if event.kind == "metrics"
             for key, value in event.data["values"].items()
-            if (key.startswith(("val/", BEST_PREFIX)) and event.data["step"] == step) or key.startswith("test/")
+            if (key.startswith("val/") and event.data["step"] == step)
+            or (is_selected and key.startswith(BEST_PREFIX) and event.data["step"] >= step)
+            or (is_selected and key.startswith("test/"))
         ]
         log_model(client, mlflow_id, model, name, step, points)
 

@@ -40,10 +40,12 @@ def display_name(model: str, runs: Path = RUNS_FOLDER) -> str:
     """Short name of the argument MODEL for the names of runs: that of its run or registered version, else of its folder."""
     if model.startswith(REGISTRY_PREFIX):
         return model.removeprefix(REGISTRY_PREFIX)
-    folder = Path(model).absolute()
-    known = [folder for folder in (folder, *folder.parents) if is_file(folder / RUN_INFO_FILE)]
-    run = known[0] if known else find_named_run(model, runs)
-    return read_run_info(run).name if run else folder.name
+    given = Path(model).absolute()
+    run = next((folder for folder in (given, *given.parents) if is_file(folder / RUN_INFO_FILE)), None)
+    is_model_folder = is_file(given / INFO_FILE) or is_file(given / BEST_CHECKPOINT / INFO_FILE)
+    if run is None and not is_model_folder:
+        run = find_named_run(model, runs)
+    return read_run_info(run).name if run else given.name
 
 
 def _resolve(model: str, runs: Path) -> Path:

@@ -74,6 +74,24 @@ class Run:
             self.journal.append("metrics", {"step": step, "values": new})
             self._record(new, step)
 
+    def log_final_metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Make `values` the last points of their metrics, which MLflow shows in its tables.
+
+        A metric whose last point has another value, as after a resume that found a better epoch, gets a point after that one.
+
+        Args:
+            values: metric to its final value.
+            step: of the points, unless there is one at this step or later.
+        """
+        by_step: dict[int, dict[str, float]] = {}
+        for name, value in values.items():
+            points = self.metric_history.get(name, {})
+            last = max(points, default=-1)
+            if last < 0 or points[last] != float(value):
+                by_step.setdefault(max(step, last + 1), {})[name] = value
+        for at, of_step in by_step.items():
+            self.log_metrics(of_step, at)
+
     def log_system_metrics(self, values: Mapping[str, float], step: int) -> None:
         """Log one sample of the system metrics; thread-safe. It is not added to `metric_history`."""
         self.journal.append(

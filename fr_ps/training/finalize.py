@@ -94,9 +94,9 @@ def finalize(
     """
     best_epoch = state.best_epoch
     final = evaluate_best(run.folder, setup, next(state.network.parameters()).device)
-    # Already logged at that epoch, unless it was before the resume of a run of an earlier version.
-    run.log_metrics(best_metrics(state.best_metrics.defined(), setup.config.train.select), best_epoch)
-    run.log_metrics(result_metrics(final.metrics.defined(), "test"), 0)  # step 0: MLflow draws bars, not curves of one point
+    run.log_final_metrics(best_metrics(state.best_metrics.defined(), setup.config.train.select), best_epoch)
+    # At step 0, for which MLflow draws bars instead of curves of one point.
+    run.log_final_metrics(result_metrics(final.metrics.defined(), "test"), 0)
     metrics = state.best_metrics.merge(final.metrics)
     figures = training_figures(run.metric_history, setup.info.trained, best_epoch)
     config = setup.config

@@ -175,7 +175,7 @@ def test_two_subjects_give_no_interval_and_no_winner() -> None:
     assert headline.startswith(
         "the network does not measurably beat the linear baselines (the difference has no interval): AUC 1.0000 "
     )
-    assert headline.endswith("(no interval: the bootstrap replicates have no spread)")
+    assert headline.endswith("(no interval: too few subjects, or bootstrap replicates that are undefined or all equal)")
 
 
 def test_the_jitter_table_has_both_numbers_and_their_difference(fair: EvaluationResult) -> None:

@@ -13,7 +13,7 @@ def test_the_better_model_is_on_its_side_also_where_lower_is_better() -> None:
         ("auc", Difference("identity/auc", 0.9, 0.7, 0.1, 0.3, 0.01)),
         ("eer", Difference("identity/eer", 0.3, 0.1, 0.1, 0.3, 0.01)),
         ("rank1", Difference("identity/rank1", 0.9, 0.8, -0.1, 0.3, 0.3)),
-        ("pose", Difference("pose/auc", 0.9, 0.8, NAN, NAN, NAN)),
+        ("a name of a class that is long" * 4, Difference("pose/auc", 0.9, 0.8, NAN, NAN, NAN)),
     ]
     (axes,) = difference_figure("Title", ("albedo", "normal"), rows).axes
     points = [line for line in axes.lines if line.get_marker() == "o"]
@@ -31,5 +31,8 @@ def test_the_better_model_is_on_its_side_also_where_lower_is_better() -> None:
         "albedo is better",
         "normal is better",
         "no measurable difference",
+        "no interval",
     ]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["auc", "eer", "rank1", "pose"]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels[:3] == ["auc", "eer", "rank1"]
+    assert labels[3] == "a name of a class that is longa n…"

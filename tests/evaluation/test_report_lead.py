@@ -51,6 +51,8 @@ def test_few_impostor_pairs_give_a_larger_rate_and_a_remark() -> None:
     found = result_of(5, 3)  # 90 impostor pairs: less than one expected false match at 1 %
     right, _ = accepted(found, 0.1)
     assert accepted_sentence(found).startswith(f"Of 15 same-subject pairs, {right} are accepted at 10 % false matches")
+    assert accepted_sentence(found).endswith("(5 subjects, 15 sessions; low support).")
+    assert accepted_by_both(("a", "b"), [found, found]).endswith("(5 subjects, 15 sessions; low support).")
     detail = report_lead("", found.metrics.with_prefix("test"), "test", found).detail
     assert "Low support: only 9.0 false matches are expected." in detail
 

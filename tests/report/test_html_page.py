@@ -110,6 +110,12 @@ def test_rows_without_a_value_are_folded_into_a_line_with_the_reasons() -> None:
     assert reader.text["p"] == ["Undefined: pose/... (one class); gender/... (no labels)."]
 
 
+def test_a_folded_row_is_named_by_all_its_labels() -> None:
+    rows = [["test", "normal", 0.9], ["test", "albedo", None], ["val", "albedo", None]]
+    reader = HtmlPage(page(numbers=Table("fewer_maps", "", ["part", "maps", "AUC"], rows, label_columns=2)))
+    assert reader.text["p"] == ["Undefined: test albedo, val albedo."]
+
+
 def test_a_number_does_not_break_over_lines() -> None:
     lead = Lead(sentence="at 1 % of 20, AUC 0.5 [0.4, 0.6] or -0.1 [-0.2, +0.1], p 0.01, a list [x, 1]")
     (sentence,) = (text for text in HtmlPage(page(lead=lead)).text["p"])

@@ -14,3 +14,12 @@ def test_a_wide_table_has_the_common_beginning_of_its_names_in_the_header():
     assert lines[3].split() == ["emotion/blankstare/identity/auc", *(f"{number:.4f}" for number in numbers), "B"]
     narrow = table_text(Table("a", "", ["metric", "A"], [[name, 0.5] for name in names]))
     assert narrow.splitlines()[2].startswith("groups/")
+
+
+def test_a_wide_table_of_mixed_names_keeps_them():
+    names = ["val/identity/tar_at_far_0.001", "optim.lr"]
+    text = table_text(
+        Table("a", "", ["setting", *(f"a long column {k}" for k in range(6))], [[name, *[1.0] * 6] for name in names])
+    )
+    assert text.startswith("setting  ")
+    assert "val/identity/tar_at_far_0.001" in text

@@ -48,6 +48,22 @@ def run(shared_run: Run, store: MlflowClient) -> Run:
     return shared_run
 
 
+def test_a_model_of_another_metric_has_no_metrics_of_the_tested_one(both: Path, store: MlflowClient) -> None:
+    with start_run("r", Path("runs")) as run:
+        run.log_metrics({"val/identity/eer": 0.1, "best/val/identity/auc": 0.7}, 1)
+        run.log_metrics({"best/val/identity/auc": 0.9}, 2)
+        run.log_metrics({"test/identity/auc": 0.85}, 0)
+        for name, epoch in (("best", 2), ("best_val-identity-eer", 1)):
+            shutil.copytree(both, run.folder / "checkpoints" / name)
+            run.log_model(run.folder / "checkpoints" / name, epoch)
+    models = [store.get_logged_model(one.model_id) for one in store.get_run(run.mlflow_id).outputs.model_outputs]
+    found = {model.name: {metric.key: metric.value for metric in model.metrics} for model in models}
+    assert found == {
+        "best": {"best/val/identity/auc": 0.9, "test/identity/auc": 0.85},
+        "best_val-identity-eer": {"val/identity/eer": 0.1},
+    }
+
+
 def test_the_best_checkpoint_is_a_logged_model_with_step_and_metrics(run: Run, store: MlflowClient) -> None:
     stored = store.get_run(run.mlflow_id)
     (output,) = stored.outputs.model_outputs

@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 from fr_ps.errors import InputError
-from fr_ps.tracking.resolve import resolve_model
+from fr_ps.tracking.resolve import display_name, resolve_model
 from tests.conftest import AssertRejected, MakeStore
 
 BEST_FILES = {"checkpoints/best/model.json": "{}", "checkpoints/best/model.safetensors": "w", "report/metrics.json": "{}"}
@@ -63,6 +63,16 @@ def test_a_run_is_resolved_by_both_ids_and_by_its_folders(runs):
     best = runs / "20260101-000000-abcdef/checkpoints/best"
     for name in ("20260101-000000-abcdef", "f" * 32, str(best), str(best.parents[1])):
         assert resolve_model(name, runs).resolve() == best.resolve()
+
+
+def test_a_model_is_named_by_its_run_and_a_model_folder_by_itself(runs, monkeypatch, tmp_path):
+    """Also if the folder's name is the beginning of a run's id."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("20260101-000000-abcdef", str(runs / "20260101-000000-abcdef/checkpoints/best")):
+        assert display_name(name, runs) == "x"
+    shutil.copytree(runs / "20260101-000000-abcdef/checkpoints/best", "20260101")
+    assert display_name("20260101", runs) == "20260101"
+    assert display_name("models:/faces/2", runs) == "faces/2"
 
 
 def test_a_run_without_a_checkpoint_is_an_error(runs):

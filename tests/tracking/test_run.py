@@ -131,3 +131,12 @@ def test_nothing_new_writes_nothing(tmp_path, call):
     run = Run(tmp_path)
     run.log_params({}) if call == "params" else run.log_metrics({}, 1)
     assert run.journal.size == 0
+
+
+def test_final_metrics_become_the_last_points_of_their_metrics(tmp_path):
+    """As after a resume that found a better epoch once the test had been logged."""
+    run = Run(tmp_path)
+    run.log_metrics({"best/val/a": 0.5, "best/val/b": 0.1}, 7)
+    run.log_final_metrics({"test/a": 0.8, "best/val/a": 0.6, "best/val/b": 0.1}, 0)
+    run.log_final_metrics({"test/a": 0.9}, 0)
+    assert run.metric_history == {"best/val/a": {7: 0.5, 8: 0.6}, "best/val/b": {7: 0.1}, "test/a": {0: 0.8, 1: 0.9}}

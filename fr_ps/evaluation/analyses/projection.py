@@ -15,7 +15,9 @@ from fr_ps.report.figures import COLOURS, legend_beside, new_figure
 
 MIN_SESSIONS = 8
 MAX_SESSIONS = 600
-"""More sessions than this are sampled by subject: t-SNE is slow."""
+"""More sessions than this are sampled: t-SNE is slow."""
+_MAX_PER_SUBJECT = 12
+"""In a sample, so that it has many subjects."""
 _PERPLEXITY = 15.0
 _MARKERS = "osD^v<>PX*hp"
 """Of the subjects, beside their colours, for colour-blind readers."""
@@ -34,7 +36,12 @@ def projection_section(embeddings: np.ndarray, labels: Labels, seed: int = 0) ->
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
     if len(rows) < MIN_SESSIONS or np.ptp(unit, axis=0).max() < 1e-9:
         return ReportSection()
-    sampled = f" A random sample of {len(rows)} of {len(labels)} sessions." if len(rows) < len(labels) else ""
+    sampled = ""
+    if len(rows) < len(labels):
+        sampled = (
+            f" A random sample of {len(rows)} of {len(labels)} sessions, at most {_MAX_PER_SUBJECT} of each of "
+            f"{len(np.unique(labels.ids[rows]))} subjects."
+        )
     caption = (
         "A point is a session; sessions of one subject should lie together. Neighbours are meaningful, distances between groups "
         f"are not.{sampled}"
@@ -64,7 +71,9 @@ def projection_figure(unit: np.ndarray, ids: np.ndarray, seed: int) -> Figure:
         axes.plot(*points[others].T, ".", color="#c4c9d0", markersize=5, label=label)
     for subject, colour, marker in zip(shown, COLOURS, _MARKERS):
         of_subject = points[ids == subject]
-        axes.plot(*of_subject.T, marker, color=colour, markersize=5, label=str(subject)[:24])
+        name = str(subject)[:24]
+        name = f" {name}" if name.startswith("_") else name  # else matplotlib leaves it out of the legend
+        axes.plot(*of_subject.T, marker, color=colour, markersize=5, label=name)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_aspect("equal", adjustable="datalim")
@@ -73,8 +82,14 @@ def projection_figure(unit: np.ndarray, ids: np.ndarray, seed: int) -> Figure:
 
 
 def _sample(ids: np.ndarray, seed: int) -> np.ndarray:
-    """Rows of at most `MAX_SESSIONS` sessions of random subjects; the last subject may be cut."""
+    """All rows, or those of at most `MAX_SESSIONS` sessions, at most `_MAX_PER_SUBJECT` of each of random subjects."""
+    if len(ids) <= MAX_SESSIONS:
+        return np.arange(len(ids))
     rng = np.random.default_rng(seed)
-    subject_of = np.unique(ids, return_inverse=True)[1]
-    order = rng.permutation(subject_of.max(initial=-1) + 1)
-    return np.sort(np.argsort(order[subject_of], kind="stable")[:MAX_SESSIONS])
+    rows = rng.permutation(len(ids))
+    subject_of = np.unique(ids[rows], return_inverse=True)[1]
+    by_subject = np.argsort(rng.permutation(subject_of.max() + 1)[subject_of], kind="stable")
+    sorted_subjects = subject_of[by_subject]
+    starts = np.flatnonzero(np.r_[True, sorted_subjects[1:] != sorted_subjects[:-1]])
+    rank = np.arange(len(ids)) - np.repeat(starts, np.diff(np.r_[starts, len(ids)]))
+    return np.sort(rows[by_subject[rank < _MAX_PER_SUBJECT][:MAX_SESSIONS]])

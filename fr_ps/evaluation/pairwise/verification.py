@@ -58,11 +58,11 @@ def verification_metrics(pair_scores: PairScores) -> Metrics:
 
 @dataclass(frozen=True)
 class RocBand:
-    """Pointwise 95 % bootstrap confidence intervals of a ROC curve, widened where a bound would fall.
+    """Pointwise 95 % bootstrap confidence intervals of a ROC curve.
 
     Attributes:
         fmr: (g,) growing, from one impostor pair to 1.
-        low: (g,) lower bounds of the TMR; NaN without an interval.
+        low: (g,) lower bounds of the TMR; NaN without an interval, and where every genuine pair is accepted.
         high: (g,) upper bounds.
     """
 
@@ -106,10 +106,10 @@ def roc_band(pair_scores: PairScores, resampled: "BootstrapRates", reference: "B
     for fmr in rates:
         value = tmr_at(curve, fmr)
         replicates = np.clip(_tmr_at(resampled, fmr) + (value - _tmr_at(reference, fmr)), 0, 1)
-        bounds.append(confidence_interval(value, replicates, subjects) or (np.nan, np.nan))
+        # Where no genuine pair is rejected, the interval depends on the number of subjects alone, and not on the FMR.
+        bounds.append((value < 1 and confidence_interval(value, replicates, subjects)) or (np.nan, np.nan))
     low, high = np.transpose(bounds)
-    # A ROC rises, and so do its bounds; making them rise can only widen the band.
-    return RocBand(rates, np.fmin.accumulate(low[::-1])[::-1], np.fmax.accumulate(high))
+    return RocBand(rates, low, high)
 
 
 def _verify(

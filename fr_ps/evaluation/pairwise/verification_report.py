@@ -15,7 +15,7 @@ from fr_ps.evaluation.pairwise.pairs import PairScores
 from fr_ps.evaluation.pairwise.roc import OperatingPoint, RocCurve, compute_roc, operating_points
 from fr_ps.evaluation.pairwise.verification import RocBand, at_validation_thresholds
 from fr_ps.models.thresholds import Thresholds
-from fr_ps.report.figures import COLOURS, legend_beside, new_figure, use_plain_tick_labels
+from fr_ps.report.figures import COLOURS, legend_beside, new_figure, shorten, use_plain_tick_labels
 from fr_ps.report.table import Cell, Table
 
 _HEADER = (
@@ -114,12 +114,22 @@ def add_verification_figures(section: ReportSection, models: Mapping[str, DrawnR
     }
 
 
+def _label(name: str) -> str:
+    return shorten(name) if name else "model"
+
+
 def roc_figure(models: Mapping[str, DrawnRoc]) -> Figure:
     """True match rate against false match rate, the latter on a logarithmic axis down to one impostor pair."""
     figure, axes = new_figure("ROC of verification", "false match rate", "true match rate", legend=True)
     least = min(1 / max(drawn.pair_scores.impostor_count for drawn in models.values()), 0.5)
     for (name, drawn), colour in zip(models.items(), COLOURS):
-        axes.step(np.maximum(drawn.curve.fmr, least), drawn.curve.tmr, where="post", color=colour, label=name or "model")
+        axes.step(
+            np.maximum(drawn.curve.fmr, least),
+            drawn.curve.tmr,
+            where="post",
+            color=colour,
+            label=shorten(name) if name else "model",
+        )
     for drawn, colour in zip(models.values(), COLOURS):
         if drawn.band:
             _plot_band(axes, drawn.band.fmr, drawn.band.low, drawn.band.high, colour)
@@ -145,7 +155,7 @@ def det_figure(models: Mapping[str, DrawnRoc]) -> Figure:
 
     for (name, drawn), colour in zip(models.items(), COLOURS):
         fmr, fnmr = deviates(drawn.curve.fmr, least_x), deviates(1 - drawn.curve.tmr, least_y)
-        axes.plot(fmr, fnmr, drawstyle="steps-post", color=colour, label=name or "model")
+        axes.plot(fmr, fnmr, drawstyle="steps-post", color=colour, label=_label(name))
     for drawn, colour in zip(models.values(), COLOURS):
         if band := drawn.band:
             low, high = deviates(1 - band.high, least_y), deviates(1 - band.low, least_y)
@@ -167,7 +177,9 @@ def det_figure(models: Mapping[str, DrawnRoc]) -> Figure:
 def score_figure(drawn: DrawnRoc, name: str = "") -> Figure:
     """Distributions of genuine and impostor scores, and the thresholds of the operating points."""
     pair_scores = drawn.pair_scores
-    figure, axes = new_figure(f"Scores of {name}" if name else "Scores", pair_scores.scale.measure, "density", legend=True)
+    figure, axes = new_figure(
+        f"Scores of {shorten(name)}" if name else "Scores", pair_scores.scale.measure, "density", legend=True
+    )
     impostor, genuine = (pair_scores.scale.scores(levels) for levels in (pair_scores.impostor_levels, pair_scores.genuine_levels))
     edges = np.linspace(min(impostor.min(), genuine.min()), max(impostor.max(), genuine.max()), 61)
     for kind, scores, weights, count, colour in (

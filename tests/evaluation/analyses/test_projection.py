@@ -40,9 +40,16 @@ def test_without_anything_to_see_there_is_no_figure(subjects: int, sessions: int
     assert projection_section(scale * embeddings + 1, labels).figures == {}
 
 
-def test_many_sessions_are_sampled_by_subject(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(projection, "MAX_SESSIONS", 12)
-    embeddings, labels = example(6, 4)
+def test_a_sample_of_many_sessions_has_many_subjects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projection, "MAX_SESSIONS", 30)
+    embeddings, labels = example(3, 20)
     section = projection_section(embeddings, labels)
-    assert "12 of 24 sessions" in section.captions["projection"]
-    assert len(section.figures["projection"]().axes[0].lines) == 3
+    assert "30 of 60 sessions, at most 12 of each of 3 subjects" in section.captions["projection"]
+    assert sorted(len(line.get_xdata()) for line in section.figures["projection"]().axes[0].lines) == [6, 12, 12]  # type: ignore[arg-type]
+
+
+def test_a_subject_whose_name_begins_with_an_underscore_is_in_the_legend() -> None:
+    embeddings, labels = example(2, 5)
+    legend = projection_figure(embeddings, np.char.add("_", labels.ids), 0).axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text().strip() for text in legend.get_texts()] == ["_p00", "_p01"]
