@@ -47,7 +47,7 @@ TRAIN: Functions = {
 }
 EVALUATE: Functions = {
     "load model": ("folder.py", "load_model"),
-    "open data": ("evaluate_model.py", "open_model_dataset"),
+    "open data": ("inputs.py", "open_model_dataset"),
     "predict": ("modality_subsets.py", "predict_with_subsets"),
     "metrics, intervals": ("evaluate_predictions.py", "evaluate_predictions"),
     "report": ("report.py", "write_report"),
@@ -188,21 +188,15 @@ def profile_evaluation(run: Path, config: Any, folder: Path) -> Profiled:
     import torch
 
     from fr_ps.data.builtin import resolve_root
-    from fr_ps.evaluation.evaluate_model import EvaluationOptions, evaluate_model
+    from fr_ps.evaluation.evaluate_model import evaluate_model
+    from fr_ps.evaluation.inputs import EvaluationOptions, open_inputs
     from fr_ps.tracking.lifecycle import start_run
     from fr_ps.tracking.run_folder import BEST_CHECKPOINT
 
     data, profiled = resolve_root("synthetic", config.synthetic), Profile()
     with start_run("evaluation", folder / "runs") as tracking, profiled.record():
-        evaluate_model(
-            run / BEST_CHECKPOINT,
-            data,
-            folder / "out",
-            tracking,
-            options=EvaluationOptions(),
-            device=torch.device("cpu"),
-            batch=64,
-        )
+        inputs = open_inputs(run / BEST_CHECKPOINT, data, EvaluationOptions(), torch.device("cpu"))
+        evaluate_model(inputs, folder / "out", tracking, batch=64)
     return profiled.task(EVALUATE)
 
 

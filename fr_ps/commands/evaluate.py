@@ -1,6 +1,5 @@
 """The commands `evaluate` and `compare`."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,7 +13,7 @@ from fr_ps.terminal import echo_loading, echo_model, echo_run_id
 from fr_ps.tracking.run_folder import RUNS_FOLDER
 
 if TYPE_CHECKING:
-    from fr_ps.evaluation.evaluate_model import EvaluationOptions
+    from fr_ps.evaluation.inputs import EvaluationOptions
     from fr_ps.outputs import Inputs
 
 
@@ -65,6 +64,7 @@ def _evaluate(arguments: Namespace) -> None:
     echo_loading(f"PyTorch and MLflow, then {arguments.model} and {arguments.data}")
     from fr_ps.device import pick_device
     from fr_ps.evaluation.evaluate_model import evaluate_model
+    from fr_ps.evaluation.inputs import open_inputs
     from fr_ps.evaluation.report import terminal_table
     from fr_ps.tracking.lifecycle import start_run
     from fr_ps.tracking.resolve import display_name, resolve_model
@@ -81,17 +81,9 @@ def _evaluate(arguments: Namespace) -> None:
     )
     device = pick_device(arguments.device)
     echo_model("model", arguments.model, folder)
-    _check_inputs([folder], Path(arguments.data), options)
+    opened = open_inputs(folder, Path(arguments.data), options, device)  # errors of the inputs leave no run
     with start_run(f"evaluate {display_name(arguments.model)} on {_tested_name(arguments)}", RUNS_FOLDER) as run:
-        summary = evaluate_model(
-            folder,
-            Path(arguments.data),
-            out,
-            run,
-            options=options,
-            device=device,
-            batch=arguments.batch,
-        )
+        summary = evaluate_model(opened, out, run, batch=arguments.batch)
         echo("\n" + terminal_table(summary.metrics, summary.tables))
         echo("\n".join(["", *summary.notes, f"report: {out / 'report.html'}"]))
     echo_run_id(run.display_id)
@@ -103,6 +95,7 @@ def _compare(arguments: Namespace) -> None:
     echo_loading(f"PyTorch and MLflow, then {' and '.join(arguments.model)}")
     from fr_ps.device import pick_device
     from fr_ps.evaluation.compare_models import compare_models
+    from fr_ps.evaluation.inputs import open_inputs
     from fr_ps.report.table import table_text
     from fr_ps.tracking.lifecycle import start_run
     from fr_ps.tracking.resolve import display_name, resolve_model
@@ -114,42 +107,13 @@ def _compare(arguments: Namespace) -> None:
     options, device = _make_options(arguments), pick_device(arguments.device)
     for label, model, folder in zip("AB", arguments.model, folders):
         echo_model(label, model, folder)
-    _check_inputs(folders, Path(arguments.data), options)
+    opened = [open_inputs(folder, Path(arguments.data), options, device, first) for folder in folders]
     first_name, second_name = map(display_name, arguments.model)
     with start_run(f"compare {first_name} with {second_name} on {_tested_name(arguments)}", RUNS_FOLDER) as run:
-        comparison = compare_models(
-            folders,
-            Path(arguments.data),
-            out,
-            run,
-            options=options,
-            device=device,
-            batch=arguments.batch,
-        )
+        comparison = compare_models(opened, out, run, batch=arguments.batch)
         echo("".join(f"\n{table_text(table)}\n" for table in comparison.tables))
         echo("\n".join([*comparison.notes, f"report: {out / 'report.html'}"]))
     echo_run_id(run.display_id)
-
-
-def _check_inputs(models: Sequence[Path], data: Path, options: "EvaluationOptions") -> None:
-    """Open the inputs of an evaluation, whose errors then leave no run; the maps are packed in the cache, once.
-
-    Raises:
-        InputError: the data, the part, the pairs or the data of the baselines cannot be used.
-    """
-    from fr_ps.evaluation.baseline_data import open_baseline_data
-    from fr_ps.evaluation.evaluate_model import open_model_dataset, split_rows
-    from fr_ps.evaluation.pairwise.pair_list import read_pairs
-    from fr_ps.models.folder import read_info
-
-    for model in models:
-        info = read_info(model)
-        dataset = open_model_dataset(info, data)
-        labels = dataset.labels.subset(split_rows(dataset, models[0], options.part))
-        if options.pairs:
-            read_pairs(options.pairs, labels)
-        if options.baselines:
-            open_baseline_data(info, model, dataset, options.baselines_data)
 
 
 def check_report_folder(out: Path, inputs: "Inputs", overwrite: bool) -> None:
@@ -193,7 +157,7 @@ def _tested_name(arguments: Namespace) -> str:
 
 
 def _make_options(arguments: Namespace) -> "EvaluationOptions":
-    from fr_ps.evaluation.evaluate_model import EvaluationOptions
+    from fr_ps.evaluation.inputs import EvaluationOptions
 
     return EvaluationOptions(arguments.split, Path(arguments.pairs) if arguments.pairs else None, arguments.measure)
 

@@ -6,25 +6,23 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.data.leakage import leakage_notes, split_overlap
 from fr_ps.evaluation.bootstrap import bootstrap_weights
 from fr_ps.evaluation.difference_figures import difference_figure
 from fr_ps.evaluation.differences import Difference, difference_table, headline_metrics, paired_differences
-from fr_ps.evaluation.evaluate_model import EvaluationOptions, log_report, open_model_dataset, split_rows
+from fr_ps.evaluation.evaluate_model import log_report
 from fr_ps.evaluation.evaluate_predictions import EvaluationResult, LabelledPredictions, evaluate_predictions
+from fr_ps.evaluation.inputs import EvaluationInputs
 from fr_ps.evaluation.metrics import Metrics, ReportSection
-from fr_ps.evaluation.pairwise.pair_list import read_pairs
 from fr_ps.evaluation.pairwise.pairs import AllPairs
 from fr_ps.evaluation.pairwise.verification import verification_with_intervals
 from fr_ps.evaluation.pairwise.verification_report import add_verification_figures, draw_roc
 from fr_ps.evaluation.report import INTERVAL_NOTE, describe_test_set, write_report
 from fr_ps.evaluation.report_lead import accepted_by_both, describe_lead
-from fr_ps.models.folder import ModelInfo, load_model
+from fr_ps.models.folder import ModelInfo
 from fr_ps.models.inference import predict, require_finite
-from fr_ps.models.thresholds import read_thresholds
 from fr_ps.progress import progress
 from fr_ps.report.html_page import Lead, Verdict
 from fr_ps.report.table import Table
@@ -54,53 +52,43 @@ class ComparisonResult:
 
 
 def compare_models(
-    models: Sequence[Path],
-    data: Path,
-    out: Path,
-    run: Run,
-    *,
-    options: EvaluationOptions,
-    device: torch.device,
-    batch: int,
-    names: Sequence[str] = (),
+    models: Sequence[EvaluationInputs], out: Path, run: Run, *, batch: int, names: Sequence[str] = ()
 ) -> ComparisonResult:
-    """Evaluate two model folders on the same sessions and compare them, write the report and log it to the run.
+    """Evaluate two models on the same sessions and compare them, write the report and log it to the run.
 
-    The sessions are a part of the first model's split, or all. Both models use the same bootstrap replicates, so the difficulty
-    of the drawn subjects cancels in the difference.
+    Both models use the same bootstrap replicates, so the difficulty of the drawn subjects cancels in the difference.
 
     Args:
-        models: two model folders.
-        data: prepared data set with the maps of both models.
+        models: the two models and their data, with the same rows.
         out: folder for the report.
         run: run that logs the comparison.
-        options: part, pairs and measure.
-        device: device of the networks, and of the comparison of all pairs.
         batch: sessions per batch.
         names: names of the models in the report; empty: what distinguishes them (see `model_names`).
 
     Raises:
-        InputError: a model, the data, the part or the pairs cannot be used.
+        InputError: a prediction with NaN or infinity, or a damaged map.
     """
-    loaded = [load_model(model, device) for model in models]
-    infos = [info for _, info in loaded]
+    infos = [one.info for one in models]
     titles = (names[0], names[1]) if names else model_names(*infos)
     results, leakage = [], []
-    for name, model, (network, info) in zip(titles, models, loaded):
-        dataset = open_model_dataset(info, data)
-        rows = split_rows(dataset, models[0], options.part)
-        labels = dataset.labels.subset(rows)
-        pair_list = read_pairs(options.pairs, labels) if options.pairs else None
-        with progress(f"score {name}", len(rows), "sessions") as advance:
-            predictions = predict(network, dataset.store, rows, batch, advance)
-        require_finite(predictions, labels.session_names(), model)
+    for name, one in zip(titles, models):
+        labels = one.dataset.labels.subset(one.rows)
+        with progress(f"score {name}", len(one.rows), "sessions") as advance:
+            predictions = predict(one.network, one.dataset.store, one.rows, batch, advance)
+        require_finite(predictions, labels.session_names(), one.model)
         labelled = LabelledPredictions(predictions, labels)
         results.append(
             evaluate_predictions(
-                labelled, info.trained, read_thresholds(model), pair_list=pair_list, measure=options.measure, device=device
+                labelled,
+                one.info.trained,
+                one.thresholds,
+                pair_list=one.pair_list,
+                measure=one.options.measure,
+                device=one.device,
             )
         )
-        leakage += leakage_notes(name, split_overlap(model, labels.row_keys(), "subject"))
+        leakage += leakage_notes(name, split_overlap(one.model, labels.row_keys(), "subject"))
+    data, options, dataset = models[1].data, models[1].options, models[1].dataset
     metrics_a, metrics_b = (result.metrics for result in results)
     names_a = headline_metrics(metrics_a) + _probe_metric_names(metrics_a)
     compared, incomparable = _comparable_metrics(infos, titles, names_a)
@@ -121,8 +109,8 @@ def compare_models(
     verdict = comparison_verdict(differences, titles)
     part = f"the {options.part} part of {titles[0]}'s split" if options.part else "every row of the table"
     facts = {
-        "a, in the metrics": f"{titles[0]}: {models[0]}, {_describe(infos[0])}",
-        "b, in the metrics": f"{titles[1]}: {models[1]}, {_describe(infos[1])}",
+        "a, in the metrics": f"{titles[0]}: {models[0].model}, {_describe(infos[0])}",
+        "b, in the metrics": f"{titles[1]}: {models[1].model}, {_describe(infos[1])}",
         "tested": f"{describe_test_set(results[0])}: {part}",
         "headline": verdict.text,
         "intervals": INTERVAL_NOTE,
@@ -130,7 +118,7 @@ def compare_models(
     sections = _sections(titles, results, differences, groups, tables)
     lead = Lead(f"on {data.resolve().name}: {part}", accepted_by_both(titles, results), "", [verdict])
     written = write_report(out, f"{titles[0]} against {titles[1]}", facts, metrics, None, sections, warnings, lead)
-    params = {"model_a": str(models[0]), "model_b": str(models[1]), "data": str(data), "part": options.part or "all"}
+    params = {"model_a": str(models[0].model), "model_b": str(models[1].model), "data": str(data), "part": options.part or "all"}
     if names:
         params |= {"model_a": names[0], "model_b": names[1]}
     log_report(run, out, written, params, {"fr_ps.kind": "compare"}, describe_lead(lead, warnings))

@@ -7,56 +7,34 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fr_ps.data.dataset import Dataset, open_dataset
+from fr_ps.data.dataset import Dataset
 from fr_ps.data.leakage import leakage_notes, split_overlap
-from fr_ps.data.split_files import SPLIT_FILE, read_part, read_parts
-from fr_ps.errors import InputError
 from fr_ps.evaluation.attribute_baselines import AttributeProbe, count_fitted, fit_attribute_probe
 from fr_ps.evaluation.baseline_comparison import attribute_aucs, attribute_baseline_section, baseline_section, jitter_section
-from fr_ps.evaluation.baseline_data import BaselineData, open_baseline_data
+from fr_ps.evaluation.baseline_data import BaselineData
 from fr_ps.evaluation.baselines.embeddings import BaselineEmbeddings, baseline_embeddings, count_maps_to_read
 from fr_ps.evaluation.dlib_baseline import NAME as DLIB_NAME
 from fr_ps.evaluation.dlib_baseline import dlib_embeddings, reason_without_dlib
 from fr_ps.evaluation.evaluate_predictions import EvaluationResult, LabelledPredictions, evaluate_predictions
+from fr_ps.evaluation.inputs import EvaluationInputs
 from fr_ps.evaluation.jitter import JitteredMaps
 from fr_ps.evaluation.metrics import Metrics, ReportSection
 from fr_ps.evaluation.modality_subsets import SUBSET_SECTION, predict_with_subsets
 from fr_ps.evaluation.pair_figures import pair_section
-from fr_ps.evaluation.pairwise.pair_list import PairList, read_pairs
+from fr_ps.evaluation.pairwise.pair_list import PairList
 from fr_ps.evaluation.pairwise.similarity import Measure
 from fr_ps.evaluation.report import INTERVAL_NOTE, describe_test_set, headline_lines, undefined_summary, write_report
 from fr_ps.evaluation.report_lead import describe_lead, report_lead
 from fr_ps.markdown import markdown_lines
-from fr_ps.models.folder import ModelInfo, load_model
+from fr_ps.models.folder import ModelInfo
 from fr_ps.models.inference import Predictions, predict, require_finite
 from fr_ps.models.network import FaceNetwork
-from fr_ps.models.thresholds import Thresholds, read_thresholds
+from fr_ps.models.thresholds import Thresholds
 from fr_ps.progress import OnProgress, no_progress, progress
 from fr_ps.report.html_page import Verdict
 from fr_ps.report.table import Table
 from fr_ps.tracking.run import Run
 from fr_ps.tracking.tracked_metrics import result_metrics
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """Options of `fr-ps evaluate` and `fr-ps compare`.
-
-    Attributes:
-        part: part of the model's own split; None: every row of the data set.
-        pairs: CSV of the pairs to verify; None: all pairs.
-        measure: similarity measure of verification.
-        baselines: fit linear baselines on the training subjects and compare them.
-        baselines_data: data set with the maps of the training subjects; None: the evaluated one.
-        jitter: evaluate a second time on randomly warped maps.
-    """
-
-    part: str | None = None
-    pairs: Path | None = None
-    measure: Measure = "cosine"
-    baselines: bool = False
-    baselines_data: Path | None = None
-    jitter: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,40 +71,31 @@ class EvaluationSummary:
     notes: list[str]
 
 
-def evaluate_model(
-    model: Path, data: Path, out: Path, run: Run, *, options: EvaluationOptions, device: torch.device, batch: int
-) -> EvaluationSummary:
-    """Evaluate a model folder on a data set, write the report and log it to the run.
+def evaluate_model(inputs: EvaluationInputs, out: Path, run: Run, *, batch: int) -> EvaluationSummary:
+    """Evaluate a model on a data set, write the report and log it to the run.
 
     Args:
-        model: model folder.
-        data: prepared data set.
+        inputs: the model, the data, and what to evaluate.
         out: folder for metrics.json, scores.parquet, report.html, figures and tables.
         run: run that logs the evaluation.
-        options: what to evaluate.
-        device: device of the network, and of the comparison of all pairs.
         batch: sessions per batch.
 
     Raises:
-        InputError: the model, the data, the part or the pairs cannot be used.
+        InputError: a prediction with NaN or infinity, or a damaged map.
     """
-    network, info = load_model(model, device)
-    dataset = open_model_dataset(info, data)
-    rows = split_rows(dataset, model, options.part)
-    baselines = open_baseline_data(info, model, dataset, options.baselines_data) if options.baselines else None
-    gallery_rows = _gallery_rows(dataset, model) if options.part == "test" else np.empty(0, dtype=int)
-    pair_list = read_pairs(options.pairs, dataset.labels.subset(rows)) if options.pairs else None
+    model, data, options, baselines = inputs.model, inputs.data, inputs.options, inputs.baselines
+    network, info, dataset, rows, gallery_rows = inputs.network, inputs.info, inputs.dataset, inputs.rows, inputs.gallery_rows
     with progress("score", len(rows) + len(gallery_rows), "sessions") as advance:
         predicted = predict_rows(network, info.trained, dataset, rows, gallery_rows, batch, advance)
     result = evaluate_rows(
         predicted,
         info.trained,
         dataset,
-        read_thresholds(model),
+        inputs.thresholds,
         model=model,
-        pair_list=pair_list,
+        pair_list=inputs.pair_list,
         measure=options.measure,
-        device=device,
+        device=inputs.device,
     )
     jittered = _predict_jittered(network, dataset, rows, batch) if options.jitter else None
     warped = {name: jittered.probabilities[name] for name in info.trained} if jittered else {}
@@ -254,30 +223,6 @@ def log_report(
     run.set_tags({**tags, "mlflow.note.content": markdown_lines(list(note))})
     for path in written:
         run.log_artifact(path, str("report" / path.parent.relative_to(out)))
-
-
-def open_model_dataset(info: ModelInfo, data: Path) -> Dataset:
-    """The data set at `data` with the maps and classes of a model.
-
-    Raises:
-        InputError: the data set is missing, lacks a map of the model, or its maps have another size.
-    """
-    dataset = open_dataset(data, info.modalities, classes=info.classes)
-    if dataset.store.map_size != info.size:
-        raise InputError(
-            f"{data}: maps are {dataset.store.map_size} px, but the model reads {info.size}; prepare with --size {info.size}"
-        )
-    return dataset
-
-
-def split_rows(dataset: Dataset, model: Path, part: str | None) -> np.ndarray:
-    """Rows of a part of the model's own split; all rows if `part` is None."""
-    return np.arange(len(dataset.labels)) if part is None else read_part(model / SPLIT_FILE, part, dataset.labels)
-
-
-def _gallery_rows(dataset: Dataset, model: Path) -> np.ndarray:
-    parts = read_parts(model / SPLIT_FILE)
-    return read_part(model / SPLIT_FILE, "gallery", dataset.labels) if "gallery" in parts.values() else np.empty(0, dtype=int)
 
 
 def _predict_jittered(network: FaceNetwork, dataset: Dataset, rows: np.ndarray, batch: int) -> Predictions:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from fr_ps.evaluation.differences import Difference, headline_metrics, paired_differences
-from fr_ps.evaluation.evaluate_model import open_model_dataset, split_rows
 from fr_ps.evaluation.evaluate_predictions import LabelledPredictions, evaluate_predictions
+from fr_ps.evaluation.inputs import open_model_dataset, split_rows
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.models.folder import load_model
 from fr_ps.models.inference import predict

@@ -16,7 +16,7 @@ from fr_ps.data.split_files import SPLIT_FILE, read_parts
 from fr_ps.errors import InputError, one_line
 from fr_ps.evaluation.compare_models import ComparisonResult, compare_models
 from fr_ps.evaluation.differences import Difference
-from fr_ps.evaluation.evaluate_model import EvaluationOptions
+from fr_ps.evaluation.inputs import EvaluationOptions, open_inputs
 from fr_ps.markdown import markdown_lines
 from fr_ps.models.folder import load_model, read_info
 from fr_ps.report.table import Table
@@ -165,13 +165,11 @@ def _compare_with_champion(
     leakage = _find_leakage(challenger_folder, champion_folder, config)
     if leakage:
         return PromotionDecision(challenger, previous, False, (leakage,))
+    options = EvaluationOptions(TEST_PART)
     compared: ComparisonResult = compare_models(
-        [champion_folder, challenger_folder],
-        dataset.root,
+        [open_inputs(folder, dataset.root, options, device, champion_folder) for folder in (champion_folder, challenger_folder)],
         out,
         run,
-        options=EvaluationOptions(TEST_PART),
-        device=device,
         batch=batch,
         names=[f"{previous.uri} (champion)", f"{challenger.uri} (challenger)"],
     )

@@ -15,8 +15,9 @@ from fr_ps.data.labels import ATTRIBUTES, Labels, read_labels
 from fr_ps.data.split_files import SPLIT_FILE, write_split
 from fr_ps.data.splits import make_split
 from fr_ps.evaluation.compare_models import ComparisonResult, compare_models, group_differences
-from fr_ps.evaluation.evaluate_model import EvaluationOptions, evaluate_model
+from fr_ps.evaluation.evaluate_model import evaluate_model
 from fr_ps.evaluation.evaluate_predictions import LabelledPredictions
+from fr_ps.evaluation.inputs import EvaluationOptions, open_inputs
 from fr_ps.models.folder import ModelInfo
 from fr_ps.models.inference import Predictions
 from fr_ps.tracking.run import Run
@@ -50,7 +51,8 @@ def models(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 def compared(models: tuple[Path, Path], data: Path, out: Path, part: str | None = None) -> ComparisonResult:
     run = Run(out.parent / "run")
-    return compare_models(models, data, out, run, options=EvaluationOptions(part), device=CPU, batch=8)
+    inputs = [open_inputs(model, data, EvaluationOptions(part), CPU, models[0]) for model in models]
+    return compare_models(inputs, out, run, batch=8)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ def test_differences_are_those_between_the_two_evaluations(
 ) -> None:
     values = [
         evaluate_model(
-            one, prepared, tmp_path / name, Run(tmp_path / f"run{name}"), options=EvaluationOptions(), device=CPU, batch=8
+            open_inputs(one, prepared, EvaluationOptions(), CPU), tmp_path / name, Run(tmp_path / f"run{name}"), batch=8
         )
         for one, name in zip(models, "ab")
     ]

@@ -21,7 +21,8 @@ from fr_ps.data.splits import make_split
 from fr_ps.errors import InputError
 from fr_ps.evaluation.attribute_baselines import fit_attribute_probe
 from fr_ps.evaluation.dlib_baseline import reason_without_dlib
-from fr_ps.evaluation.evaluate_model import EvaluationOptions, EvaluationSummary, evaluate_model
+from fr_ps.evaluation.evaluate_model import EvaluationSummary, evaluate_model
+from fr_ps.evaluation.inputs import EvaluationOptions, open_inputs
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.models.folder import ModelInfo, load_model
 from fr_ps.models.inference import predict
@@ -75,7 +76,7 @@ def evaluated_with(
     model: Path, data: Path, out: Path, part: str | None = None, batch: int = 8, **asked: Any
 ) -> tuple[EvaluationSummary, Recorder]:
     run = Recorder(out.parent / "run")
-    return evaluate_model(model, data, out, run, options=EvaluationOptions(part, **asked), device=CPU, batch=batch), run
+    return evaluate_model(open_inputs(model, data, EvaluationOptions(part, **asked), CPU), out, run, batch=batch), run
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from fr_ps.config import JOINT, Fusion, Modality, ModelConfig
 from fr_ps.config.names import JointBranch
 from fr_ps.data.dataset import Dataset, open_dataset
 from fr_ps.data.labels import ATTRIBUTES
-from fr_ps.evaluation.evaluate_model import EvaluationOptions, evaluate_model
+from fr_ps.evaluation.evaluate_model import evaluate_model
 from fr_ps.evaluation.evaluate_predictions import validation_metrics
+from fr_ps.evaluation.inputs import EvaluationOptions, open_inputs
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.evaluation.modality_subsets import modality_subsets, predict_with_subsets, subset_table
 from fr_ps.evaluation.report import metric_table, terminal_table, write_report
@@ -180,9 +181,8 @@ def test_an_evaluation_of_a_fused_model_reports_every_subset(dataset: Dataset, p
     info = ModelInfo(dict.fromkeys(ALL, MODEL), "concat", 48, dataset.labels.classes, ATTRIBUTES, {})
     save_model(tmp_path / "model", made, info)
     run = Run(tmp_path / "run")
-    found = evaluate_model(
-        tmp_path / "model", prepared, tmp_path / "out", run, options=EvaluationOptions(), device=CPU, batch=7
-    ).metrics
+    inputs = open_inputs(tmp_path / "model", prepared, EvaluationOptions(), CPU)
+    found = evaluate_model(inputs, tmp_path / "out", run, batch=7).metrics
     whole = validation_metrics(predict(made, dataset.store, ROWS, 24), dataset.labels, ATTRIBUTES)
     _, fewer = predict_with_subsets(made, dataset.store, ROWS, dataset.labels, ATTRIBUTES, 24)
     expected = whole.merge(fewer).with_prefix("test")

@@ -25,7 +25,8 @@ from fr_ps.config import (
 from fr_ps.data.labels import ATTRIBUTES, COLUMNS
 from fr_ps.data.prepare import prepare
 from fr_ps.errors import InputError, OutOfMemoryError
-from fr_ps.evaluation.evaluate_model import EvaluationOptions, evaluate_model
+from fr_ps.evaluation.evaluate_model import evaluate_model
+from fr_ps.evaluation.inputs import EvaluationOptions, open_inputs
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.models.folder import load_model, read_info
 from fr_ps.synthetic.captures import write_synthetic_captures
@@ -368,7 +369,8 @@ def test_every_fusion_trains_and_evaluate_repeats_the_metrics_of_its_report(prep
     assert {"val/only_albedo/identity/auc", "test/only_albedo/identity/auc"} <= reported.keys()
     asked = EvaluationOptions("test")
     out = tmp_path / "out"
-    again = evaluate_model(best, prepared, out, Run(tmp_path), options=asked, device=torch.device("cpu"), batch=64).metrics
+    inputs = open_inputs(best, prepared, asked, torch.device("cpu"))
+    again = evaluate_model(inputs, out, Run(tmp_path), batch=64).metrics
     tested = {metric: value for metric, value in result.metrics.values.items() if metric.startswith("test/")}
     assert again.values.keys() == tested.keys()
     for metric, value in tested.items():
