@@ -82,6 +82,11 @@ class DataConfig:
         check_setting(0 < self.subsample_share <= 1, "data.subsample_share", self.subsample_share, "a share above 0, at most 1")
         check_setting(not (self.split and self.folds), "data.folds", self.folds, "0, as data.split is set")
 
+    @property
+    def unseen(self) -> str:
+        """What the test part has that training has not."""
+        return "subjects not in training" if self.protocol == "subject_disjoint" else "other sessions of the training subjects"
+
 
 @dataclass(frozen=True)
 class SyntheticConfig:

@@ -70,12 +70,14 @@ class Improvement:
         return {name: value for name, value in found.items() if np.isfinite(value)}
 
     @property
-    def outcome(self) -> Literal["better", "worse", "neither", "seeds"]:
+    def outcome(self) -> Literal["better", "worse", "neither", "seeds", "unknown"]:
         """Whether the best settings improve the first metric beyond bootstrap interval and seed noise.
 
-        neither: the interval includes zero, or there is none; seeds: it excludes zero, but the difference is at most twice its
-        standard error between seeds, or that is unknown.
+        neither: the interval includes zero; seeds: it excludes zero, but the difference is at most twice its standard error
+        between seeds, or that is unknown; unknown: there is no interval, or no metric.
         """
+        if not self.differences or not np.isfinite(self.differences[0].low):
+            return "unknown"
         one = self.differences[0]
         if one.better == "neither":
             return "neither"
@@ -83,21 +85,27 @@ class Improvement:
             return "seeds"
         return "better" if one.better == "first" else "worse"
 
+    def conclusion(self) -> str:
+        """The outcome without its numbers."""
+        if not self.differences:
+            return "the best settings cannot be compared with the base settings: no metric is defined on the test subjects"
+        return {
+            "better": "the best settings are better than the base settings",
+            "worse": "the best settings are worse than the base settings",
+            "neither": "the best settings are not measurably better than the base settings",
+            "seeds": "the best settings differ from the base settings, perhaps only by the random seed",
+            "unknown": "whether the best settings are better than the base settings is unknown, as there is no interval",
+        }[self.outcome]
+
     def summary(self) -> str:
         """The outcome with its numbers in a sentence."""
         if not self.differences:
-            return "improvement over the base not measured: no metric is defined on the test subjects"
+            return self.conclusion()
         one = self.differences[0]
         error = self.seed_error[one.name]
         noise = f"standard error between seeds {error:.4f}" if np.isfinite(error) else "seed noise unknown with one seed"
         numbers = f"{one.name} {one.first:.4f} and {one.second:.4f}, difference {one.value:+.4f} {one.interval_text}; {noise}"
-        verdict = {
-            "better": "are better than the base",
-            "worse": "are WORSE than the base",
-            "neither": "are not significantly different from the base",
-            "seeds": "differ from the base, perhaps only by seed noise",
-        }[self.outcome]
-        return f"the best settings {verdict}: {numbers}"
+        return f"{self.conclusion()}: {numbers}"
 
 
 def measure_improvement(

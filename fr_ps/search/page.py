@@ -12,6 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from plotly.offline import get_plotlyjs
 
+from fr_ps.config import DataConfig
 from fr_ps.evaluation.metrics import lower_is_better
 from fr_ps.files import write_text
 from fr_ps.report.html_page import escape_text, table_html
@@ -99,25 +100,23 @@ def write_page(
 
 
 def first_sentence(study: optuna.Study, comparison: Comparison) -> tuple[str, str]:
-    """What the search improved over the base settings: the outcome (better, worse, neither), and a sentence for everyone."""
+    """What the search improved over the base settings: the outcome (better, worse, neither), and a sentence without numbers."""
     if best_trial(study) is None:
         return "neither", "No trial is complete, so that there are no best settings."
-    improvement = comparison.improvement
-    if improvement is None or not improvement.differences:
+    if comparison.improvement is None:
         return "neither", "The search has a best trial; whether it is better than the base settings is not measured."
-    return {
-        "better": ("better", "The search found better settings than those of the base."),
-        "worse": ("worse", "The settings that the search found are worse than those of the base."),
-        "neither": ("neither", "The search found no settings that are measurably better than those of the base."),
-        "seeds": (
-            "neither",
-            "The settings that the search found differ from those of the base, perhaps only by the random seed.",
-        ),
-    }[improvement.outcome]
+    outcome, text = comparison.improvement.outcome, comparison.improvement.conclusion()
+    return outcome if outcome in ("better", "worse") else "neither", f"{text[:1].upper()}{text[1:]}."
 
 
-def evidence(comparison: Comparison, best: int) -> str:
-    """The numbers behind the first sentence."""
+def evidence(comparison: Comparison, best: int, data: DataConfig) -> str:
+    """The numbers behind the first sentence.
+
+    Args:
+        comparison: of the best settings with those of the base.
+        best: number of the best trial.
+        data: settings of the data; they determine what is new in the test part.
+    """
     improvement = comparison.improvement
     if improvement is None or not improvement.differences:
         return comparison.reason
@@ -132,9 +131,8 @@ def evidence(comparison: Comparison, best: int) -> str:
         else "One seed each: how much another seed would change is unknown."
     )
     return (
-        f"On {improvement.subjects} test subjects, which are in no training set, {one.name}{lower} is {one.first:.4f} with the "
-        f"best settings (trial {best}) and {one.second:.4f} with the base settings: difference {one.value:+.4f}{interval}. "
-        f"{seeds}"
+        f"On {improvement.subjects} test subjects ({data.unseen}), {one.name}{lower} is {one.first:.4f} with the best settings "
+        f"(trial {best}) and {one.second:.4f} with the base settings: difference {one.value:+.4f}{interval}. {seeds}"
     )
 
 
@@ -153,7 +151,7 @@ def _head_html(title: str, spec: StudySpec, study: optuna.Study, comparison: Com
     if best is not None:
         values = ", ".join(f"{name} {value:.4f}" for name, value in zip(spec.objectives, best.values))
         reached = f"The best trial, {best.number}, reached {values} in validation; the choice of the best makes that optimistic."
-    texts = [evidence(comparison, best.number) if best is not None else "", reached]
+    texts = [evidence(comparison, best.number, data) if best is not None else "", reached]
     return (
         f"<header><h1>{title}</h1><p class=subtitle>{escape_text(about)}</p><p class=lead>{escape_text(sentence)}</p>"
         + "".join(f"<p class='verdict {outcome}'>{_numbers(text)}</p>" for text in texts[:1] if text)

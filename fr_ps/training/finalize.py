@@ -207,11 +207,9 @@ def _metrics_at_epoch(run: Run, epoch: int) -> Metrics:
 def report_facts(setup: TrainingSetup, metrics: Metrics, test_result: EvaluationResult | None, best_epoch: int) -> dict[str, str]:
     """The first lines of the report: the test part, the headline metrics, the model, its selection, and the data."""
     config, dataset, val_rows = setup.config, setup.dataset, setup.split.val
-    disjoint = config.data.protocol == "subject_disjoint"
-    unseen = "subjects not in training" if disjoint else "other sessions of the training subjects"
     maps = ", ".join(config.data.modalities) + (f" ({config.fusion_label})" if config.fusion_label else "")
     return {
-        "tested": f"{describe_test_set(test_result)}: {unseen}" if test_result else "no test (data.test_people is 0)",
+        "tested": f"{describe_test_set(test_result)}: {config.data.unseen}" if test_result else "no test (data.test_people is 0)",
         "headline": "; ".join(headline_lines(metrics, "test" if test_result else "val")) or "no validation and no test",
         **(undefined_summary(metrics, "test") if test_result else {}),
         "model": f"{setup.info.backbones} on {maps}, {dataset.store.map_size} px, epoch {best_epoch}",

@@ -9,6 +9,7 @@ import pytest
 from optuna.trial import TrialState
 from plotly.offline import get_plotlyjs
 
+from fr_ps.config import DataConfig
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.search.improvement import Improvement, compare_seeds
 from fr_ps.search.page import Comparison, evidence, first_sentence, write_page
@@ -51,30 +52,38 @@ def page_of(
 @pytest.mark.parametrize(
     ("improvement", "outcome", "words"),
     [
-        (improvement_of(0.95, 0.90), "better", "found better settings"),
-        (improvement_of(0.90, 0.95), "worse", "are worse than"),
-        (improvement_of(0.95, 0.90, spread=0.5), "neither", "no settings that are measurably better"),
-        (improvement_of(0.95, 0.90, noise=0.1), "neither", "perhaps only by the random seed"),
+        (improvement_of(0.95, 0.90), "better", "The best settings are better than the base settings."),
+        (improvement_of(0.90, 0.95), "worse", "The best settings are worse than the base settings."),
+        (improvement_of(0.95, 0.90, spread=0.5), "neither", "The best settings are not measurably better than the base"),
+        (improvement_of(0.95, 0.90, noise=0.1), "neither", "perhaps only by the random seed."),
     ],
     ids=["better", "worse", "interval", "seeds"],
 )
 def test_the_first_sentence_is_the_verdict(improvement: Improvement, outcome: str, words: str) -> None:
     assert first_sentence(mixed(spec_of()), Comparison(improvement))[0] == outcome
     assert words in first_sentence(mixed(spec_of()), Comparison(improvement))[1]
-    text = evidence(Comparison(improvement), 4)
+    assert words[4:].rstrip(".") in improvement.summary()
+    text = evidence(Comparison(improvement), 4, DataConfig())
     one = improvement.differences[0]
     assert f"{one.first:.4f} with the best settings (trial 4) and {one.second:.4f} with the base settings" in text
     assert f"difference {one.value:+.4f}, 95 % interval {one.low:+.4f} to {one.high:+.4f}" in text
-    assert "On 40 test subjects" in text
+    assert "On 40 test subjects (subjects not in training), " in text
+    of_sessions = evidence(Comparison(improvement), 4, DataConfig(protocol="session_disjoint"))
+    assert "On 40 test subjects (other sessions of the training subjects), " in of_sessions
 
 
 def test_without_an_interval_or_a_comparison_the_sentences_claim_nothing() -> None:
     one_seed = compare_seeds([Metrics({AUC: 0.9})], [Metrics({AUC: 0.8})], "", 40)
-    assert first_sentence(mixed(spec_of()), Comparison(one_seed))[0] == "neither"
-    assert "interval" not in evidence(Comparison(one_seed), 4)
-    assert "another seed would change is unknown" in evidence(Comparison(one_seed), 4)
+    outcome, sentence = first_sentence(mixed(spec_of()), Comparison(one_seed))
+    assert outcome == "neither"
+    assert "is unknown, as there is no interval" in sentence
+    text = evidence(Comparison(one_seed), 4, DataConfig())
+    assert "interval" not in text
+    assert "another seed would change is unknown" in text
+    undefined = compare_seeds([Metrics({AUC: None})], [Metrics({AUC: None})], "", 40)
+    assert "no metric is defined on the test subjects." in first_sentence(mixed(spec_of()), Comparison(undefined))[1]
     assert "is not measured" in first_sentence(mixed(spec_of()), Comparison(reason="why"))[1]
-    assert evidence(Comparison(reason="why"), 4) == "why"
+    assert evidence(Comparison(reason="why"), 4, DataConfig()) == "why"
     nothing = optuna.create_study(direction="maximize")
     assert first_sentence(nothing, Comparison(improvement_of(0.9, 0.8)))[1].startswith("No trial is complete")
 
