@@ -1,6 +1,7 @@
 """The model registry: versions of registered models, and the alias `champion`."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from fr_ps.config.yaml_files import read_settings
 from fr_ps.errors import InputError, one_line
 from fr_ps.json_files import parse_json
 from fr_ps.models.folder import load_model, weights_digest
+from fr_ps.progress import echo
 from fr_ps.redaction import redact, redact_tree
 from fr_ps.serving.mlflow_model import WEIGHTS_TAG, find_logged_model, log_model
 from fr_ps.tracking.mlflow_sink import display_uri, uses_current_store
@@ -81,16 +83,18 @@ def register(
             "fr_ps.modality": "+".join(info.modalities),
             "fr_ps.backbone": info.backbones,
         }
+        card = folder / MODEL_CARD_FILE
+        text = redact(description) or (card.read_text() if card.is_file() else "")
         version = client.create_model_version(
             name,
             client.get_logged_model(model_id).artifact_location,
             run_id=mlflow_run,
             tags=redact_tree(model_tags | (tags or {})),
+            description=text,
             model_id=model_id,
         )
         registered = ModelVersion(name, str(version.version))
-        text = _describe_version(registered, redact(description), folder)
-        client.update_model_version(name, registered.number, text)
+        _add_loading_line(client, registered, text)
     return registered
 
 
@@ -245,13 +249,20 @@ def _exists(client: MlflowClient, name: str, number: str) -> bool:
         return False
 
 
-def _describe_version(version: ModelVersion, description: str, folder: Path) -> str:
-    """The description, or the model card, with the line that loads the version."""
-    card = folder / MODEL_CARD_FILE
-    text = description or (card.read_text() if card.is_file() else "")
-    if CARD_FOLDER in text and not description:
-        return text.replace(CARD_FOLDER, version.uri)
-    return f'{text}\n\nLoad it with `fr_ps.load("{version.uri}")`.'.lstrip()
+def _add_loading_line(client: MlflowClient, version: ModelVersion, description: str) -> None:
+    """Write into the description how to load the version, whose number is known only now.
+
+    If this fails, the version is registered nevertheless: a warning names it.
+    """
+    if CARD_FOLDER in description:  # a model card
+        text = description.replace(CARD_FOLDER, version.uri)
+    else:
+        text = f'{description}\n\nLoad it with `fr_ps.load("{version.uri}")`.'.lstrip()
+    try:
+        client.update_model_version(version.name, version.number, text)
+    except MlflowException as error:
+        reason = one_line(error, 200).rstrip(".")
+        echo(f"warning: {version.uri}: registered, but its description lacks the URI that loads it ({reason})", sys.stderr)
 
 
 def _uri_or_none(version: ModelVersion | None) -> str:

@@ -113,6 +113,18 @@ def test_register_logs_the_model_of_a_run_that_ended_early(both: Path, store: Ml
     assert isinstance(fr_ps.load(f"models:/{name}/1", "cpu"), Recognizer)
 
 
+def test_a_version_whose_description_cannot_be_completed_is_registered_with_a_warning(
+    run: Run, store: MlflowClient, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_arguments: object, **_named: object) -> None:
+        raise MlflowException("API request to http://host failed")
+
+    monkeypatch.setattr(MlflowClient, "update_model_version", fail)
+    assert register(run.id, name, description="a description") == ModelVersion(name, "1")
+    assert store.get_model_version(name, "1").description == "a description"
+    assert f"warning: models:/{name}/1: registered, but " in capsys.readouterr().err
+
+
 def test_a_resumed_run_is_registered_with_its_new_weights(both: Path, prepared: Path, store: MlflowClient, name: str) -> None:
     run = finished_run(both)
     register(run.id, name)
