@@ -96,8 +96,8 @@ def test_evaluations_that_cannot_begin_leave_no_run_and_the_others_print_whose_m
     assert list(Path("runs").iterdir()) == [folder]
     assert main(["compare", *given, f"--model={folder}", "--split=test"]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert f"A: {mlflow_id[:8]} is the model of run {folder.name} (timm:test_resnet on albedo)" in printed
-    assert f"B: {folder} is the model of run {folder.name} (timm:test_resnet on albedo)" in printed
+    assert f"A = the first model: {mlflow_id[:8]} is the model of run {folder.name} (timm:test_resnet on albedo)" in printed
+    assert f"B = the second model: {folder} is the model of run {folder.name} (timm:test_resnet on albedo)" in printed
 
 
 def test_the_gallery_part_of_a_training_can_be_evaluated(here, prepared, capsys):

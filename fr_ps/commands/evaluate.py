@@ -94,7 +94,7 @@ def _compare(arguments: Namespace) -> None:
         raise InputError(f"--model given {len(arguments.model)} times; expected twice, for A and B")
     echo_loading(f"PyTorch and MLflow, then {' and '.join(arguments.model)}")
     from fr_ps.device import pick_device
-    from fr_ps.evaluation.compare_models import compare_models
+    from fr_ps.evaluation.compare_models import compare_models, model_names
     from fr_ps.evaluation.inputs import open_inputs
     from fr_ps.report.table import table_text
     from fr_ps.tracking.lifecycle import start_run
@@ -105,9 +105,9 @@ def _compare(arguments: Namespace) -> None:
     inputs = {"--model": first, "--model (B)": second, "--data": arguments.data, "--pairs": arguments.pairs}
     check_report_folder(out, inputs, arguments.overwrite)
     options, device = _make_options(arguments), pick_device(arguments.device)
-    for label, model, folder in zip("AB", arguments.model, folders):
-        echo_model(label, model, folder)
     opened = [open_inputs(folder, Path(arguments.data), options, device, first) for folder in folders]
+    for label, name, model, one in zip("AB", model_names(*(one.info for one in opened)), arguments.model, opened):
+        echo_model(f"{label} = {name}", model, one.model)
     first_name, second_name = map(display_name, arguments.model)
     with start_run(f"compare {first_name} with {second_name} on {_tested_name(arguments)}", RUNS_FOLDER) as run:
         comparison = compare_models(opened, out, run, batch=arguments.batch)

@@ -91,7 +91,7 @@ def _promote(arguments: Namespace) -> None:
             batch=arguments.batch,
         )
         if decision.tables and decision.previous:
-            echo(f"A: {decision.previous.uri}, the champion; B: {decision.challenger.uri}\n")
+            echo(f"champion: {decision.previous.uri}; challenger: {decision.challenger.uri}\n")
         for table in decision.tables:
             echo(table_text(table) + "\n")
         echo("\n".join([decision_text(decision, arguments.dry_run), *decision.reasons]))

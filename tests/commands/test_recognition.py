@@ -192,7 +192,7 @@ def test_a_version_with_the_same_weights_is_not_promoted_and_a_roll_back_is_repo
     assert run_command("register", "--model", run, "--name", "fr-ps", "--tags", "{site: lab}").split()[-1] == "models:/fr-ps/2"
     output = run_command("promote", "--model", "models:/fr-ps/2", "--dry-run")
     assert "models:/fr-ps/2 does not become the champion; the champion remains models:/fr-ps/1" in output
-    assert "A: models:/fr-ps/1, the champion; B: models:/fr-ps/2" in output
+    assert "\nchampion: models:/fr-ps/1; challenger: models:/fr-ps/2\n" in output
     assert "not measurably better" in output
     promotion = MlflowClient().get_run(output.split()[-1])
     assert promotion.data.tags["fr_ps.decision"] == "refused"
