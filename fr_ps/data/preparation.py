@@ -72,7 +72,17 @@ def capture_to_maps(
     Raises:
         InputError: unusable pictures, lights or landmarks, or maps that are not finite.
     """
-    capture = read_prepared_capture(folder, config, root, advance)
+    return solve_capture(read_prepared_capture(folder, config, root, advance), folder, config, box, mean_face)
+
+
+def solve_capture(
+    capture: Capture, folder: Path, config: PrepareConfig, box: Box | None, mean_face: MeanFace | None
+) -> tuple[SurfaceMaps, dict[str, Any]]:
+    """`capture_to_maps` of a capture that `read_prepared_capture` has read; `folder` is for error messages.
+
+    Raises:
+        InputError: unusable landmarks or mask, or maps that are not finite.
+    """
     frame, aligned_by = align_capture(capture, folder, config.align, box, size=config.size, fit=config.fit)
     maps = compute_maps(
         capture,

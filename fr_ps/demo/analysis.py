@@ -4,14 +4,17 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from fr_ps.config import PrepareConfig
 from fr_ps.data.mean_face import MeanFace
-from fr_ps.data.preparation import capture_to_maps, format_warning, read_prepared_capture, recorded_acquisition
+from fr_ps.data.preparation import format_warning, read_prepared_capture, recorded_acquisition, solve_capture
+from fr_ps.data.session_picture import albedo_white, to_gray
 from fr_ps.data.session_view import SessionView, compare_with_capture
+from fr_ps.demo.candidates import Picture
 from fr_ps.errors import InputError
 from fr_ps.photometric.acquisition import acquisition_warning
 from fr_ps.photometric.captures import Capture
@@ -62,6 +65,11 @@ class Analysis:
     attributes: list[AttributePrediction]
     warnings: list[str]
 
+    @cached_property
+    def picture(self) -> Picture:
+        """Its albedo."""
+        return Picture(to_gray(self.view.albedo * self.view.mask, 0, albedo_white(self.view)), "")
+
 
 def analyse_capture(session: CaptureSession) -> Analysis:
     """Compute maps and predictions of one capture, with the settings of the model's training maps.
@@ -72,7 +80,8 @@ def analyse_capture(session: CaptureSession) -> Analysis:
     if session.error:
         raise InputError(session.error)
     recognizer, name = session.recognizer, "/".join(filter(None, session.key))
-    maps, details = capture_to_maps(session.folder, session.config, None, session.mean_face, session.root)
+    capture = read_prepared_capture(session.folder, session.config, session.root)
+    maps, details = solve_capture(capture, session.folder, session.config, None, session.mean_face)
     if not (maps.confidence > 0).any():
         raise InputError(f"{session.folder}: no pixel of the face is inside the pictures; check the mask and the alignment")
     checked = {
@@ -80,7 +89,6 @@ def analyse_capture(session: CaptureSession) -> Analysis:
         for modality in recognizer.info.modalities
     }
     predictions = recognizer.predict_checked({modality: plane[None] for modality, plane in checked.items()}, names=[name])
-    capture = read_prepared_capture(session.folder, session.config, session.root)
     view = SessionView(
         name,
         maps.albedo,

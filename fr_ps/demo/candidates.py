@@ -1,26 +1,33 @@
 """The most similar enrolled subjects, and pictures of them. A gallery stores embeddings only; pictures come from elsewhere."""
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from fr_ps.data.layout import map_file, read_map
 from fr_ps.data.preparation import capture_to_maps
-from fr_ps.data.session_picture import display_white, to_gray
+from fr_ps.data.session_picture import display_white, png_bytes, to_gray
 from fr_ps.errors import InputError
 from fr_ps.serving.gallery import Gallery, normalize_rows
 from fr_ps.serving.predict import CaptureSession
 from fr_ps.tables import SessionKey
 
 _CACHED_PICTURES = 256
+_MAX_SIDE = 512
+
+
+def data_uri(picture: np.ndarray) -> str:
+    """A (H, W, 3) uint8 picture as a PNG for the attribute `src`."""
+    return f"data:image/png;base64,{base64.b64encode(png_bytes(picture, _MAX_SIDE)).decode()}"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of an enrolled session.
+    """A picture of a session.
 
     Attributes:
         pixels: (H, W, 3) uint8: the albedo; None without one.
@@ -29,6 +36,11 @@ class Picture:
 
     pixels: np.ndarray | None
     note: str
+
+    @cached_property
+    def uri(self) -> str:
+        """`data_uri` of the pixels, encoded once; empty without them."""
+        return "" if self.pixels is None else data_uri(self.pixels)
 
 
 @dataclass(frozen=True)
@@ -39,14 +51,14 @@ class Candidate:
         subject: id.
         score: mean cosine of the probe to the subject's sessions.
         sessions: number of its sessions.
-        nearest: its session with the highest cosine that has a picture; without any picture, that with the highest cosine.
+        shown_session: among its sessions with a picture (without any: among all) that with the highest cosine.
         picture: of that session.
     """
 
     subject: str
     score: float
     sessions: int
-    nearest: str
+    shown_session: str
     picture: Picture
 
 
@@ -88,8 +100,7 @@ def find_candidates(gallery: Gallery, embedding: np.ndarray, top: int, pictures:
         rows = gallery.table[gallery.table["id"] == subject]
         cosines = normalize_rows(gallery.embeddings[rows["row"].to_numpy()]) @ probe
         names = rows["session"].to_numpy()[np.argsort(-cosines, kind="stable")].tolist()
-        nearest, picture = _first_with_picture(subject, names, pictures)
-        found.append(Candidate(subject, score, len(names), nearest, picture))
+        found.append(Candidate(subject, score, len(names), *_first_with_picture(subject, names, pictures)))
     return found
 
 

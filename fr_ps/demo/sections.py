@@ -1,15 +1,14 @@
 """The sections of the page as HTML. All text is escaped, and all pictures are part of the page."""
 
-import base64
 import html
 from collections.abc import Sequence
 
 import numpy as np
 
-from fr_ps.data.session_picture import albedo_white, png_bytes, session_tiles, to_gray
+from fr_ps.data.session_picture import albedo_white, session_tiles
 from fr_ps.data.session_view import QUALITY_MEANINGS, SessionView
 from fr_ps.demo.analysis import UPLOAD, Analysis, AttributePrediction
-from fr_ps.demo.candidates import Candidate
+from fr_ps.demo.candidates import Candidate, data_uri
 from fr_ps.models.thresholds import ValidationThreshold
 from fr_ps.report.html_page import escape_text
 from fr_ps.report.session_page import render_relight_page
@@ -17,7 +16,7 @@ from fr_ps.report.table import format_cell
 from fr_ps.serving.gallery import Gallery
 from fr_ps.tables import SessionKey
 
-_MAX_SIDE = 512
+SEARCH_CAVEAT = "The threshold was chosen on single cosines. Means of several scatter less, so strangers reach it more rarely."
 _NO_THRESHOLD = "The model has no thresholds, as it was trained without a validation set: scores are shown without a decision."
 
 
@@ -41,15 +40,15 @@ def identity_section(
     if gallery is None:
         note = "No gallery is open. Start with --gallery to search this face among enrolled subjects."
         meaning = f"<p class=why>{escape_text(threshold_meaning(threshold))}</p>"
-        return f"{warnings}<h2>Identity</h2><p>{note}</p>{meaning}<div class=cards>{_probe_card(analysis.view)}</div>"
+        return f"{warnings}<h2>Identity</h2><p>{note}</p>{meaning}<div class=cards>{_probe_card(analysis)}</div>"
     subjects = len(gallery.subjects)
     cards = "".join(_candidate_card(place, one, threshold) for place, one in enumerate(candidates, start=1))
-    about = f"The most similar of {subjects} enrolled subjects. Score: mean cosine to the subject's sessions, 1 at most."
+    about = f"The most similar of {subjects:,} enrolled subjects. Score: mean cosine to the subject's sessions, 1 at most."
     about += _folder_note(analysis.key, gallery)
     return (
         f"{warnings}<h2>Identity</h2>{_decision(candidates[0], threshold)}"
         f"<p class=why>{escape_text(threshold_meaning(threshold, subjects))}</p>"
-        f"<p class=lead>{escape_text(about)}</p><div class=cards>{_probe_card(analysis.view)}{cards}</div>"
+        f"<p class=lead>{escape_text(about)}</p><div class=cards>{_probe_card(analysis)}{cards}</div>"
     )
 
 
@@ -75,9 +74,10 @@ def threshold_meaning(threshold: ValidationThreshold | None, subjects: int = 1) 
         f"people, {_percent(share, 2)}).",
     ]
     if subjects > 1:
-        strangers = _percent(1 - (1 - threshold.fmr) ** subjects, 0)
+        limit = 100 * min(subjects * threshold.fmr, 1)
         sentences.append(
-            f"A search makes {subjects} comparisons: expect a false match for about {strangers} of people outside the gallery."
+            f"With {subjects:,} enrolled subjects a stranger is compared {subjects:,} times: expect a false match in at most "
+            f"about {limit:g} % of the cases. {SEARCH_CAVEAT}"
         )
     if threshold.support:
         sentences.append(f"{threshold.support[:1].upper()}{threshold.support[1:]}.")
@@ -106,11 +106,10 @@ def _decision(best: Candidate, threshold: ValidationThreshold | None) -> str:
     return f'<p class="decision unknown"><b>Unknown</b><span>{escape_text(text)}</span></p>'
 
 
-def _probe_card(view: SessionView) -> str:
-    picture = _png(to_gray(view.albedo * view.mask, 0, albedo_white(view)))
+def _probe_card(analysis: Analysis) -> str:
     return (
-        f'<figure class="card probe"><img alt="albedo of this capture" src="{picture}">'
-        f"<figcaption><b>This capture</b><span>{escape_text(view.name)}</span></figcaption></figure>"
+        f'<figure class="card probe"><img alt="albedo of this capture" src="{analysis.picture.uri}">'
+        f"<figcaption><b>This capture</b><span>{escape_text(analysis.view.name)}</span></figcaption></figure>"
     )
 
 
@@ -120,15 +119,15 @@ def _candidate_card(place: int, candidate: Candidate, threshold: ValidationThres
         shown = f"<div class=no_picture>{escape_text(picture.note)}</div>"
     else:
         alt = f'alt="albedo of {escape_text(candidate.subject)}" title="{escape_text(picture.note)}"'
-        shown = f'<img {alt} src="{_png(picture.pixels)}">'
+        shown = f'<img {alt} src="{picture.uri}">'
     tick = None if threshold is None else threshold.threshold
     reached = threshold is not None and candidate.score >= threshold.threshold
     verdict = "" if threshold is None else f"<span>{'match' if reached else 'no match'}</span>"
-    count = f"session {candidate.nearest} of {candidate.sessions}" if candidate.sessions > 1 else f"session {candidate.nearest}"
+    count = f"1 of {candidate.sessions} sessions" if candidate.sessions > 1 else "its only session"
     return (
         f'<figure class="card{" match" if reached else ""}">{shown}<figcaption><b>{place}. {escape_text(candidate.subject)}</b>'
         f"<span class=score>{candidate.score:.4f}</span>{_bar(candidate.score, tick)}{verdict}"
-        f"<span>{escape_text(count)}</span></figcaption></figure>"
+        f"<span>{escape_text(f'{candidate.shown_session}, {count}')}</span></figcaption></figure>"
     )
 
 
@@ -157,7 +156,7 @@ def _pictures_sections(view: SessionView) -> str:
     shown = [tile for tile in maps[1] if not (view.mask.all() and tile.title.startswith("mask"))]  # it would be all white
     for title, tiles in (("", recorded[1]), ("<h2>Maps</h2>", shown)):
         figures = (
-            f'<figure><img alt="{escape_text(tile.title)}" src="{_png(tile.picture)}">'
+            f'<figure><img alt="{escape_text(tile.title)}" src="{data_uri(tile.picture)}">'
             f"<figcaption>{escape_text(tile.title)}</figcaption></figure>"
             for tile in tiles
         )
@@ -213,7 +212,3 @@ def _percent(share: float, digits: int) -> str:
 
 def _readable(name: str) -> str:
     return escape_text(name.replace("_", " "))
-
-
-def _png(picture: np.ndarray) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png_bytes(picture, _MAX_SIDE)).decode()}"

@@ -4,6 +4,7 @@ import csv
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from fr_ps.data.session_picture import display_white, to_gray
 from fr_ps.demo.candidates import EnrolledPictures, find_candidates
 from fr_ps.demo.demonstrator import Demonstrator, open_demonstrator
 from fr_ps.errors import InputError
+from fr_ps.photometric.captures import Capture, read_capture
 from fr_ps.serving.predict import list_capture_sessions, predict_sessions
 from fr_ps.serving.recognizer import Recognizer
 from fr_ps.serving.results import prediction_table
@@ -38,6 +40,19 @@ def test_a_picked_capture_has_the_predictions_of_predict_and_the_quality_of_prep
     assert found.view.recorded
     assert len(found.view.recorded.pictures) == 4
     assert found.warnings == []
+
+
+def test_a_capture_is_read_once(demonstrator: Demonstrator, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[object] = []
+
+    def counted(folder: Path, *others: Any) -> Capture:
+        read.append(folder)
+        return read_capture(folder, *others)
+
+    monkeypatch.setattr("fr_ps.data.preparation.read_capture", counted)
+    name, session = next(iter(demonstrator.sessions.items()))
+    demonstrator.analyse(name)
+    assert read == [session.folder]
 
 
 @pytest.mark.parametrize("layout", ["plain", "lp"])
@@ -100,8 +115,8 @@ def test_the_candidates_are_those_of_identify_with_a_picture_of_their_most_simil
             if subject == one.subject
         }
         assert one.sessions == len(cosines) == 2
-        assert one.nearest == max(cosines, key=lambda session: cosines[session])
-        albedo = np.load(prepared / "data" / one.subject / one.nearest / "albedo.npy")
+        assert one.shown_session == max(cosines, key=lambda session: cosines[session])
+        albedo = np.load(prepared / "data" / one.subject / one.shown_session / "albedo.npy")
         assert one.picture.pixels is not None
         np.testing.assert_array_equal(one.picture.pixels, to_gray(albedo, 0, display_white(albedo[albedo > 0])))
 

@@ -4,16 +4,19 @@ import base64
 import re
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from fr_ps.demo.candidates import Candidate, Picture
 from fr_ps.demo.demonstrator import Demonstrator
-from fr_ps.demo.page import answer
-from fr_ps.demo.sections import details_section, error_section, identity_section, threshold_meaning
+from fr_ps.demo.page import answer, identity_html
+from fr_ps.demo.sections import SEARCH_CAVEAT, details_section, error_section, identity_section, threshold_meaning
 from fr_ps.errors import InputError
 from fr_ps.models.thresholds import ValidationThreshold
+from fr_ps.serving.gallery import Gallery
 
 THRESHOLD = ValidationThreshold(0.01, 0.41, 15, 2000, "")
 
@@ -24,9 +27,12 @@ def text_of(content: str) -> str:
 
 def test_the_meaning_of_a_threshold_has_its_counts_and_the_rate_of_a_search() -> None:
     text = threshold_meaning(THRESHOLD, subjects=20)
-    for part in ("score of 0.4100 or above", "at most 1 %", "15 of 2,000 pairs", "0.75 %", "20 comparisons", "18 % of people"):
-        assert part in text  # 1 - 0.99^20 = 0.182
-    assert "comparisons" not in threshold_meaning(THRESHOLD)
+    for part in ("score of 0.4100 or above", "at most 1 %", "15 of 2,000 pairs", "0.75 %", "at most about 20 % of the cases"):
+        assert part in text
+    assert "compared 1,000 times: expect a false match in at most about 100 % of" in threshold_meaning(THRESHOLD, subjects=1000)
+    galleries = " ".join((Path(__file__).parents[2] / "docs/how_to/galleries.md").read_text(encoding="utf-8").split())
+    assert f"expect a false match in at most about N x FMR of the cases. {SEARCH_CAVEAT}" in galleries
+    assert "stranger" not in threshold_meaning(THRESHOLD)
     assert threshold_meaning(replace(THRESHOLD, support="low support: few pairs")).endswith(" Low support: few pairs.")
     assert "without a validation set" in threshold_meaning(None)
 
@@ -41,12 +47,26 @@ def test_the_decision_follows_the_threshold(demonstrator: Demonstrator) -> None:
     assert "Identified as A score 0.6000 reaches the threshold 0.4100" in text_of(content)
     assert re.findall(r"(no match|match)</span>", content) == ["match", "no match"]
     assert "no picture: &lt;why&gt;" in content
+    assert "s1, 1 of 2 sessions" in content
     assert "<B>" not in content
     strict = identity_section(analysis, candidates, replace(THRESHOLD, threshold=0.7), gallery)
     assert "Unknown the highest score, 0.6000 of A, is below the threshold 0.7000" in text_of(strict)
     assert "Identified" not in strict
     assert "Most similar: A" in text_of(identity_section(analysis, candidates, None, gallery))
     assert "--gallery" in identity_section(analysis, [], THRESHOLD, None)
+
+
+def test_another_threshold_repeats_only_the_decision(demonstrator: Demonstrator, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched, lenient, _ = answer(demonstrator, lambda: demonstrator.analyse(next(iter(demonstrator.sessions))), None)
+    assert searched
+
+    def fail(*_arguments: object, **_named: object) -> None:
+        raise AssertionError("searched or encoded again")
+
+    monkeypatch.setattr("fr_ps.demo.candidates.png_bytes", fail)
+    monkeypatch.setattr(Gallery, "search", fail)
+    assert identity_html(demonstrator, searched, None) == lenient
+    assert 'src="data:image/png' in lenient
 
 
 def test_the_page_states_whether_the_gallery_has_the_picked_subject_and_session(demonstrator: Demonstrator) -> None:
