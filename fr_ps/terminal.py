@@ -2,24 +2,19 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fr_ps.progress import echo
 
-if TYPE_CHECKING:
-    from typing import TextIO
 
-
-def echo_loading(what: str, module: str = "torch", stream: "TextIO | None" = None) -> None:
-    """Print what is being loaded, unless it is loaded already. Importing torch and MLflow takes seconds.
+def echo_loading(what: str, module: str = "torch") -> None:
+    """Print to standard error what is being loaded, unless it is loaded already. Importing torch and MLflow takes seconds.
 
     Args:
         what: text after "loading".
         module: name of the Python module that takes longest.
-        stream: None: standard output.
     """
     if module not in sys.modules:
-        echo(f"loading {what}", stream)
+        echo(f"loading {what}", sys.stderr)
 
 
 def echo_run_id(run_id: str) -> None:

@@ -183,7 +183,7 @@ def command_error(capsys: pytest.CaptureFixture[str]) -> Command:
         assert main([str(argument) for argument in arguments]) == 2
         lines = capsys.readouterr().err.strip().splitlines()
         # On a busy machine, a run waits longer for MLflow's new tables and prints a line about it.
-        (line,) = [line for line in lines if not line.startswith("tracking: waiting for MLflow")]
+        (line,) = [line for line in lines if not line.startswith(("loading ", "tracking: waiting for MLflow"))]
         assert line.startswith("error: ")
         return line
 

@@ -1,6 +1,5 @@
 """The commands `register`, `promote` and `export`."""
 
-import sys
 from pathlib import Path
 
 from jsonargparse import Namespace
@@ -56,7 +55,7 @@ def _add_export_arguments(export: Parser) -> None:
 
 
 def _register(arguments: Namespace) -> None:
-    echo_loading("PyTorch and MLflow", stream=sys.stderr)  # the result, on standard output, is one line
+    echo_loading("PyTorch and MLflow")
     from fr_ps.serving.registry import register
 
     echo(register(arguments.model, arguments.name, arguments.tags, arguments.description).uri)
