@@ -16,7 +16,7 @@ $(VENV)/installed: pyproject.toml
 
 train: setup
 	$(BIN)/mlflow run . -e train --env-manager local
-	@$(BIN)/python -c 'from fr_ps.tracking.table_view import describe_view; print(describe_view("$(VENV)/bin/mlflow"))'
+	@$(BIN)/python -c 'from fr_ps.tracking.table_view import print_view_command; print_view_command("$(VENV)/bin/mlflow")'
 
 # Two workers with one thread each: the tensors are too small for two threads. The hash seed is fixed because both workers must
 # collect the tests in the same order.

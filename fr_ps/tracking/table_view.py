@@ -12,7 +12,6 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
-from fr_ps.redaction import redact
 from fr_ps.tracking.run_folder import DEFAULT_EXPERIMENT
 from fr_ps.tracking.uris import default_tracking_uri, redacted_uri, tracking_uri
 
@@ -56,20 +55,20 @@ def view_url(server: str, experiment_id: str) -> str:
     return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs?{query}"
 
 
-def describe_view(program: str = "mlflow") -> str:
-    """The address of the run table of the store in use, for the last line of `make train`; without a server also its command.
+def print_view_command(program: str = "mlflow") -> None:
+    """Print how to open the run table of the store in use, as the last line of `make train`; it never fails.
+
+    Nothing is printed if a server serves the store: the end of the run has printed its address.
 
     Args:
         program: path of the program `mlflow`.
-
-    Raises:
-        MlflowException: the store does not answer.
     """
     uri = tracking_uri()
-    experiment = MlflowClient(uri).get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT)
-    server = redact(uri) if uri.startswith(SERVER_SCHEMES) else ""
-    address = view_url(server or _LOCAL_SERVER, experiment.experiment_id) if experiment else server or _LOCAL_SERVER
-    if server:
-        return f"view: {address}"
+    if uri.startswith(SERVER_SCHEMES):
+        return
+    address = _LOCAL_SERVER
+    with suppress(Exception):  # of any kind of store: the training before it has succeeded
+        if experiment := MlflowClient(uri).get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT):
+            address = view_url(_LOCAL_SERVER, experiment.experiment_id)
     store = "" if uri == default_tracking_uri() else f" --backend-store-uri {redacted_uri(uri)}"
-    return f"view: run `{program} ui{store}`, then open {address}"
+    print(f"view: run `{program} ui{store}`, then open {address}")

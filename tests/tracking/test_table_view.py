@@ -13,7 +13,7 @@ from mlflow_server import Server
 
 from fr_ps.tracking.lifecycle import start_run
 from fr_ps.tracking.run_folder import ParentRun
-from fr_ps.tracking.table_view import VIEW_TAG, describe_view, view_url
+from fr_ps.tracking.table_view import VIEW_TAG, print_view_command, view_url
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -59,11 +59,25 @@ def test_without_a_server_the_command_comes_with_the_address(
     assert capsys.readouterr().out == ""
     experiment = store.get_experiment_by_name("fr-ps").experiment_id
     address = view_url("http://127.0.0.1:5000", experiment)
-    assert describe_view(".venv/bin/mlflow") == f"view: run `.venv/bin/mlflow ui`, then open {address}"
+    print_view_command(".venv/bin/mlflow")
+    assert capsys.readouterr().out == f"view: run `.venv/bin/mlflow ui`, then open {address}\n"
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     option = f"--backend-store-uri sqlite:///{tmp_path}/mlflow.db"
-    assert describe_view() == f"view: run `mlflow ui {option}`, then open {address}"
+    print_view_command()
+    assert capsys.readouterr().out == f"view: run `mlflow ui {option}`, then open {address}\n"
+
+
+def test_make_train_ends_without_an_error_if_the_store_does_not_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.db").write_text("no database")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := f"sqlite:///{tmp_path}/broken.db")
+    print_view_command()
+    assert capsys.readouterr().out == f"view: run `mlflow ui --backend-store-uri {uri}`, then open http://127.0.0.1:5000\n"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # its address was printed by the run
+    print_view_command()
+    assert capsys.readouterr().out == ""
 
 
 def test_the_printed_address_shows_the_identity_auc_without_a_click(
@@ -77,7 +91,6 @@ def test_the_printed_address_shows_the_identity_auc_without_a_click(
         run.log_metrics({"test/identity/auc": 0.9671, "test/identity/eer": 0.0678}, 0)
     (line,) = capsys.readouterr().out.splitlines()
     assert re.fullmatch(rf"view: {server.uri}/#/experiments/\d+/runs\?\S+", line)
-    assert describe_view() == line
     browser.get(line.removeprefix("view: "))
 
     def table(driver: "Chrome") -> str:
