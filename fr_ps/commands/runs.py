@@ -5,23 +5,23 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
-from fr_ps.arguments import Command, Parser
+from fr_ps.arguments import Command, Parser, add_switch
 from fr_ps.errors import InputError
+from fr_ps.progress import echo
 from fr_ps.terminal import echo_loading
 from fr_ps.tracking.run_folder import RUNS_FOLDER, find_named_run, run_folders
 
 if TYPE_CHECKING:
     from fr_ps.tracking.listing import RunSummary
 
-_TABLE_WIDTH, _REASON_WIDTH, _SHORT_ID = 100, 23, 8
+_TABLE_WIDTH, _SHORT_ID = 100, 8
 _INTERRUPTED = "interrupted"
 
 
 def _add_runs_arguments(runs: Parser) -> None:
     runs.description = "List the runs of this folder, with their true status and their undelivered events."
-    runs.add_argument(
-        "--end", type=str, default=None, help="MLflow id of a run that mlflow run left open without a command: set it to KILLED"
-    )
+    add_switch(runs, "open", "also list open MLflow runs that mlflow run left without an fr-ps process")
+    runs.add_argument("--end", type=str, default=None, help="MLflow id of a run that --open lists: set its status to KILLED")
 
 
 def _add_sync_arguments(sync: Parser) -> None:
@@ -37,20 +37,26 @@ def _add_sync_arguments(sync: Parser) -> None:
 
 
 def _runs(arguments: Namespace) -> None:
+    from fr_ps.tracking.listing import list_runs
     from fr_ps.tracking.sync import sync_interrupted
 
     if arguments.end:
         _end(arguments.end)
         return
-    runs = sync_interrupted(RUNS_FOLDER)
-    print(_table(runs) if runs else f"no runs under {RUNS_FOLDER.resolve()}")
-    notes = [f"{one.id}  {one.status} ({one.note})" for one in runs if one.note not in ("", _INTERRUPTED)]
+    listed = list_runs(RUNS_FOLDER)
+    # Before any request to MLflow, which may not answer.
+    echo(_table(listed) if listed else f"no runs under {RUNS_FOLDER.resolve()}")
+    runs = sync_interrupted(listed)
+    created = [one for one, before in zip(runs, listed) if one.mlflow_id != before.mlflow_id]
+    notes = [f"{one.id}  is now MLflow run {one.mlflow_id}" for one in created]
+    notes += [f"{one.id}  {one.status} ({one.note})" for one in runs if one.note not in ("", _INTERRUPTED)]
     if notes:
         print("\n" + "\n".join(notes))
     pending = [one.pending_events for one in runs if one.pending_events]
     if pending:
         print(f"\nundelivered: {sum(pending)} events of {len(pending)} runs are not in MLflow yet; deliver them with: fr-ps sync")
-    _print_unattended()
+    if arguments.open:
+        _print_open_runs()
 
 
 def _table(runs: "Sequence[RunSummary]") -> str:
@@ -81,26 +87,29 @@ def _format(auc: float | None) -> str:
     return "" if auc is None else f"{auc:.4f}"
 
 
-def _print_unattended() -> None:
-    """Print the runs that `mlflow run` left open without a command of fr-ps."""
+def _print_open_runs() -> None:
+    """Print the open MLflow runs without an fr-ps process."""
     from fr_ps.errors import one_line
-    from fr_ps.tracking.unattended import unattended_runs
+    from fr_ps.tracking.open_runs import open_runs
 
     try:
-        found = unattended_runs()
+        found = open_runs()
     except Exception as error:  # the table above is complete without MLflow
-        print(f"\nMLflow does not answer ({one_line(error, 120)}); it may have runs that mlflow run left open")
+        print(f"\nMLflow does not answer ({one_line(error, 120)}); its open runs are not listed")
         return
-    if found:
-        print("\nopened by mlflow run and not taken over by fr-ps: starting, or without conda (then add --env-manager local):")
+    if not found:
+        print("\nno open MLflow runs without an fr-ps process")
+        return
+    print("\nOpen MLflow runs without an fr-ps process. If conda is missing, use --env-manager local.")
+    print("A run that is just starting is listed too, until its data are read: end only a run whose command has ended.")
     for one in found:
         print(f"{one.id}  {one.entry_point}, {one.started}; end it with: fr-ps runs --end {one.id[:_SHORT_ID]}")
 
 
 def _end(run: str) -> None:
-    from fr_ps.tracking.unattended import end_unattended_run
+    from fr_ps.tracking.open_runs import end_open_run
 
-    print(f"ended with the status KILLED: {end_unattended_run(run)}")
+    print(f"ended with the status KILLED: {end_open_run(run)}")
 
 
 def _sync(arguments: Namespace) -> None:
@@ -122,15 +131,12 @@ def _sync(arguments: Namespace) -> None:
     }
     with progress("sync", sum(events.values()), "events") as advance:
         results = not_moved + sync(list(events), advance)
-    rows = [[one.id, one.mlflow_id or "-", one.sent, one.remaining, one.reason] for one in results]
-    headers = ["run", "MLflow run", "sent", "undelivered", "reason"]
-    widths = [None, None, None, None, _REASON_WIDTH]
-    print(
-        tabulate(rows, headers=headers, disable_numparse=True, maxcolwidths=widths)
-        if rows
-        else "All events of all runs are delivered."
-    )
+    rows = [[one.id, one.mlflow_id or "-", one.sent, one.remaining] for one in results]
+    headers = ["run", "MLflow run", "sent", "undelivered"]
+    print(tabulate(rows, headers=headers, disable_numparse=True) if rows else "All events of all runs are delivered.")
     for one in results:
+        if one.reason:
+            print(f"{one.id}: {one.reason}")
         if one.note:
             print(one.note)
         for rejected in one.rejected:

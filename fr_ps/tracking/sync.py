@@ -131,9 +131,8 @@ def _is_missing(info: RunInfo) -> bool:
     return False
 
 
-def sync_interrupted(runs: Path) -> list[RunSummary]:
-    """List the runs under `runs`, after delivering the events of interrupted ones to MLflow."""
-    found = list_runs(runs)
+def sync_interrupted(found: Sequence[RunSummary]) -> list[RunSummary]:
+    """Deliver the events of the interrupted runs among `found` to MLflow; returns the runs as they are then."""
     interrupted = [one.folder for one in found if one.note == "interrupted" and one.pending_events]
     if interrupted:
         sync(interrupted, no_progress)

@@ -223,7 +223,7 @@ def test_the_command_lists_the_runs_and_delivers_the_status_of_interrupted_ones(
     printed = capsys.readouterr().out
     assert "fr-ps sync" not in printed
     mlflow_id = read_run_info(RUNS / name).mlflow_id
-    assert re.search(rf"{name} +{mlflow_id[:8]} +a name +KILLED \(interrupted\)", printed)
+    assert f"{name}  is now MLflow run {mlflow_id}\n" in printed
     assert store.get_run(mlflow_id).info.status == "KILLED"
 
 

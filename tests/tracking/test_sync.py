@@ -227,8 +227,11 @@ def test_undelivered_events_are_an_error_in_one_line(monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     ended_run("one")
     assert main(["sync"]) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    printed = capsys.readouterr()
+    (line,) = printed.err.splitlines()
     assert line.startswith(f"error: 1 run is not delivered; one to {uri}: ")
+    reason = line.partition(f"{uri}: ")[2].partition("; check")[0]
+    assert f"\none: {reason}" in printed.out  # in one line, to be copied
     assert line.endswith("if its address has changed: fr-ps sync --store URI")
     assert main(["runs"]) == 0
     assert "FINISHED" in capsys.readouterr().out
