@@ -117,7 +117,7 @@ def make_trainer(config: Any, images: int) -> Any:
     from fr_ps.training.trainer import Trainer
 
     torch.manual_seed(0)
-    setup, _ = build_setup(config, {}, "benchmark", torch.device("cpu"), lambda line: None)
+    setup, _ = build_setup(config, {}, torch.device("cpu"), lambda line: None)
     loader = BatchLoader(setup.dataset, setup.split.train[:images], config.batch, config.augment, 0, torch.device("cpu"))
     network = setup.info.build_network()
     if world_size() > 1 and config.train.sync_batch_norm:

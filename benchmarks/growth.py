@@ -189,7 +189,7 @@ def _open_loader(root: Path) -> Any:
     config = training_settings("convnextv2_atto")
     plain = AugmentConfig(crop=1.0, rotation=0.0, noise=0.0)
     config = replace(config, data=DataConfig(root=str(root)), augment=plain)
-    return build_setup(config, {}, "growth", torch.device("cpu"), lambda line: None)[1]
+    return build_setup(config, {}, torch.device("cpu"), lambda line: None)[1]
 
 
 def _profile_start(root: Path) -> dict[str, float]:

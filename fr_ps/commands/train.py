@@ -54,6 +54,8 @@ def _train(arguments: Namespace) -> None:
         exec_torchrun(arguments.processes, sys.argv[1:])
     echo_loading(f"PyTorch and MLflow, then the data {config.data.root} for a training of {config.model.backbone}")
     folder = RUNS_FOLDER / arguments.resume if arguments.resume else None
+    if folder:
+        echo(f"resuming run {folder.name}")
     is_main = not under_torchrun or os.environ["RANK"] == "0"
     changed = changed_settings(folder, config, arguments.allow_changed) if folder and is_main else {}
 
@@ -70,10 +72,11 @@ def _train_in_other_process(config: Config, arguments: Namespace, folder: Path |
     """Train beside the main process, which prints, logs and writes for all."""
     from fr_ps.distributed import from_main_process
     from fr_ps.tracking.silent_run import SilentRun
-    from fr_ps.training.prepare import prepare_training
+    from fr_ps.training.prepare import check_selected_metrics, prepare_training
     from fr_ps.training.train import train
 
     prepared = prepare_training(config, echo, folder)
+    check_selected_metrics(prepared)
     run = SilentRun(RUNS_FOLDER / from_main_process(lambda: ""))
     train(config, run, echo, prepared=prepared, allow_changed=arguments.allow_changed)
 
@@ -84,12 +87,13 @@ def _train_in_main_process(config: Config, arguments: Namespace, folder: Path | 
     from fr_ps.evaluation.report import terminal_table
     from fr_ps.tracking.lifecycle import resume_run, start_run
     from fr_ps.training.divergence import DivergedError
-    from fr_ps.training.prepare import prepare_training
+    from fr_ps.training.prepare import check_selected_metrics, prepare_training
     from fr_ps.training.setup import default_run_name
     from fr_ps.training.train import train
 
     system_metrics = config.train.system_metrics
-    prepared = prepare_training(config, echo, folder)  # its errors leave no run
+    prepared = prepare_training(config, echo, folder)  # these errors leave no run
+    check_selected_metrics(prepared)
     if folder:
         opened = resume_run(folder, system_metrics=system_metrics)
     else:

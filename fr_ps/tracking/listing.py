@@ -3,7 +3,6 @@
 import socket
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
 from fr_ps.errors import InputError
@@ -35,7 +34,6 @@ class RunSummary:
         epoch: the last epoch with metrics; 0 for none.
         validation_auc: identity AUC on validation at the best epoch, or the highest so far; None without one.
         test_auc: identity AUC on test; None without one.
-        started: date and time of the start.
         pending_events: number of undelivered events.
         error: why the folder cannot be read; empty if it can.
     """
@@ -50,7 +48,6 @@ class RunSummary:
     epoch: int = 0
     validation_auc: float | None = None
     test_auc: float | None = None
-    started: str = ""
     pending_events: int = 0
     error: str = ""
 
@@ -118,8 +115,8 @@ def find_resumable_run(run: str, runs: Path) -> Path:
     """The folder under `runs` of the training to resume.
 
     Args:
-        run: id of the training, ours or MLflow's, or its beginning; empty: the last training that had begun (whose data and
-            settings were logged) and is neither finished nor running.
+        run: id of the training, ours or MLflow's, or its beginning; empty: the last training that has logged its kind and is
+            neither finished nor running.
         runs: folder of the runs.
 
     Raises:
@@ -131,8 +128,8 @@ def find_resumable_run(run: str, runs: Path) -> Path:
             with suppress(InputError):  # damage of another run
                 is_trial = bool(read_run_info(folder).parent)  # only its study resumes a trial
                 journal = _read_journal(folder)
-                has_begun = journal.kind == "train" and journal.status not in ("FINISHED", "")
-                if has_begun and not is_trial and not is_locked(folder):
+                is_unfinished = journal.kind == "train" and journal.status not in ("FINISHED", "")
+                if is_unfinished and not is_trial and not is_locked(folder):
                     return folder
         raise InputError(f"--resume: no training under {runs.resolve()} was interrupted; fr-ps runs lists all runs")
     found = find_named_run(run, runs)
@@ -196,6 +193,5 @@ def _summarize(folder: Path) -> RunSummary:
         epoch=journal.epoch,
         validation_auc=journal.validation_auc,
         test_auc=journal.test_auc,
-        started=f"{datetime.fromtimestamp(info.begun / 1000):%Y-%m-%d %H:%M}" if info.begun else "",
         pending_events=journal.pending_events,
     )

@@ -23,8 +23,8 @@ from fr_ps.training.build_model import build_model, resolve_branch_folders
 from fr_ps.training.early_stopping import BestTracker
 from fr_ps.training.setup import TrainingSetup, build_setup
 
-_DRAWN_WIDTH = 16
-"""Dimension of embeddings drawn at random."""
+_RANDOM_WIDTH = 16
+"""Dimension of random embeddings."""
 
 
 @dataclass(frozen=True)
@@ -70,33 +70,39 @@ def prepare_training(config: Config, echo: Callable[[str], None], folder: Path |
         )
     configure_device(device, precision, deterministic=config.train.deterministic)
     branch_folders = resolve_branch_folders(config)
-    setup, loader = build_setup(config, branch_folders, "", device, echo)
-    check_selected_metrics(setup)
+    setup, loader = build_setup(config, branch_folders, device, echo)
     has_checkpoint = from_main_process(lambda: folder is not None and bool(list_checkpoints(folder)))
     torch.manual_seed(config.train.seed)
     network = build_model(config, setup.info, branch_folders, echo, load_initial_weights=not has_checkpoint)
     return PreparedTraining(setup, loader, network, device, has_checkpoint)
 
 
-def check_selected_metrics(setup: TrainingSetup) -> None:
-    """Check that `train.select` and `train.watch` are defined on the validation part, with predictions drawn at random.
+def check_selected_metrics(prepared: PreparedTraining) -> None:
+    """Check that `train.select` and `train.watch` are defined on the validation part, with random predictions.
+
+    Every process calls it; the main process computes. With a checkpoint nothing is checked: the run has epochs already.
 
     Raises:
         InputError: a metric is unknown, undefined for these subjects and labels, or has too little support.
     """
+    if not prepared.has_checkpoint:
+        from_main_process(lambda: _check_selected_metrics(prepared.setup))
+
+
+def _check_selected_metrics(setup: TrainingSetup) -> None:
     labels, train = setup.dataset.labels.subset(setup.split.val), setup.config.train
     if not len(labels):
         return
-    metrics = drawn_validation_metrics(labels, setup.info.trained)
+    metrics = random_validation_metrics(labels, setup.info.trained)
     for setting, names in (("train.select", (train.select,)), ("train.watch", train.watch)):
         for name in names:
             BestTracker(name, setting=setting).update(metrics)
 
 
-def drawn_validation_metrics(labels: Labels, trained: Sequence[str]) -> Metrics:
-    """The `val/...` metrics of predictions drawn at random: which metrics are undefined depends on the labels only."""
+def random_validation_metrics(labels: Labels, trained: Sequence[str]) -> Metrics:
+    """The `val/...` metrics of random predictions: which metrics are undefined depends on the labels only."""
     rng = np.random.default_rng(0)
-    embeddings = rng.normal(size=(len(labels), _DRAWN_WIDTH)).astype(np.float32)
+    embeddings = rng.normal(size=(len(labels), _RANDOM_WIDTH)).astype(np.float32)
     probabilities: dict[str, np.ndarray] = {
         task: rng.dirichlet(np.ones(len(groups)), len(labels)).astype(np.float32) for task, groups in labels.classes.items()
     }

@@ -39,14 +39,13 @@ class TrainingSetup:
 
 
 def build_setup(
-    config: Config, branch_folders: BranchFolders, run_id: str, device: torch.device, echo: Echo
+    config: Config, branch_folders: BranchFolders, device: torch.device, echo: Echo
 ) -> tuple[TrainingSetup, BatchLoader]:
     """Open the data, split it, check for leakage, and describe the model; returns the setup and the loader of training batches.
 
     Args:
         config: the settings.
         branch_folders: modality to the model folder that initialises its branch.
-        run_id: id of the run's folder (not MLflow's id); stored in the model's provenance.
         device: where the loader puts the batches.
         echo: prints a line for the user.
 
@@ -64,7 +63,7 @@ def build_setup(
         size=dataset.store.map_size,
         classes=classes,
         trained=tuple(loader.class_counts({task: len(groups) for task, groups in classes.items()})),
-        provenance={"run": run_id, "data_digest": dataset.store.digest}
+        provenance={"data_digest": dataset.store.digest}
         | {"git_commit" if name == "commit" else name: value for name, value in code_versions().items()},
         joint=config.joint,
         preparation=find_preparation(dataset.root, str(dataset.labels.ids[0]), str(dataset.labels.sessions[0])),
@@ -107,7 +106,6 @@ def log_setup(setup: TrainingSetup, run: Run, echo: Echo) -> None:
     run.log_params(flatten(config))
     run.set_tags(
         {
-            "fr_ps.kind": "train",
             "fr_ps.protocol": config.data.protocol,
             "fr_ps.modality": "+".join(config.data.modalities),
             "fr_ps.backbone": info.backbones,

@@ -105,9 +105,11 @@ def fit(
     Raises:
         InputError: data or settings that cannot be used, a full disk, or a training that diverged.
     """
-    # Before the data is opened, so that a run that fails there can be resumed.
-    if is_main_process() and not (run.folder / CONFIG_FILE).exists():
-        write_config(run.folder, config)
+    if is_main_process():
+        # First, so that a run that is killed while its data are read or its linear part is fitted can be resumed.
+        if not (run.folder / CONFIG_FILE).exists():
+            write_config(run.folder, config)
+        run.set_tags({"fr_ps.kind": "train"})
     prepared = prepared or prepare_training(config, echo, run.folder)
     setup, loader, network, device = _with_run_id(prepared.setup, run.id), prepared.loader, prepared.network, prepared.device
     if not prepared.has_checkpoint:

@@ -88,7 +88,7 @@ def make_config(root: Path, *, channels: int = 16, loss: dict[str, Any] | None =
 
 def make_trainer(config: Config) -> Trainer:
     """A trainer of `config` before its first step; it writes no checkpoint and has no run."""
-    setup, loader = build_setup(config, {}, "run", torch.device("cpu"), lambda line: None)
+    setup, loader = build_setup(config, {}, torch.device("cpu"), lambda line: None)
     torch.manual_seed(config.train.seed)
     network = setup.info.build_network()
     if world_size() > 1:

@@ -117,6 +117,11 @@ def test_a_missing_or_locked_run_and_one_without_a_training_are_rejected(
     assert "not a training" in error_line("train", "--resume", interrupted.name)
 
 
+def test_the_run_that_resume_without_an_id_finds_is_printed(interrupted: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--resume", "--optim.lr", "0.5"]) == 2
+    assert f"resuming run {interrupted.name}\n" in capfd.readouterr().out
+
+
 def test_a_run_in_a_read_only_folder_is_rejected_and_unchanged(interrupted: Path, error_line: ErrorLine) -> None:
     folder = interrupted.parent
     done = subprocess.run(["mount", "--bind", str(folder), str(folder)], capture_output=True, check=False)

@@ -4,6 +4,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -30,8 +31,11 @@ from fr_ps.evaluation.inputs import EvaluationOptions, open_inputs
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.models.folder import load_model, read_info
 from fr_ps.synthetic.captures import write_synthetic_captures
+from fr_ps.tracking.listing import find_resumable_run
 from fr_ps.tracking.run import Run
+from fr_ps.tracking.run_folder import new_run_info
 from fr_ps.training.divergence import DivergedError
+from fr_ps.training.prepare import check_selected_metrics, prepare_training
 from fr_ps.training.train import TrainResult, fit
 from fr_ps.training.trainer import Trainer
 from tests.training.runs import RecordingRun, read_split, run_training, small_config
@@ -155,6 +159,25 @@ def test_early_stopping_ends_after_the_patience(prepared, tmp_path):
     result, _, lines = run_training(config, tmp_path / "stopped")
     assert result.epochs_trained < 6
     assert any("early stopping" in line for line in lines)
+
+
+def test_a_training_killed_while_it_reads_its_data_is_resumed_without_its_id(prepared, tmp_path, monkeypatch):
+    new_run_info("one", "a name").write(tmp_path / "one")
+    run = RecordingRun(tmp_path / "one")
+    monkeypatch.setattr("fr_ps.training.train.prepare_training", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        fit(small_config(prepared), run, lambda _: None)
+    run.set_status("KILLED")
+    run.journal.close()
+    assert find_resumable_run("", tmp_path) == tmp_path / "one"
+
+
+def test_the_selected_metric_is_checked_once_and_not_on_resume(prepared, rejected):
+    config = small_config(prepared, select="val/identity/aucc")
+    found = prepare_training(config, lambda _: None)
+    with rejected("train.select is 'val/identity/aucc'; expected one of"):
+        check_selected_metrics(found)
+    check_selected_metrics(replace(found, has_checkpoint=True))
 
 
 def test_fit_trains_the_same_weights_without_test_and_report(trained, prepared, tmp_path):
