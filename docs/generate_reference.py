@@ -15,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from docstring_parser import parse
 
 from fr_ps.arguments import Parser
-from fr_ps.cli import COMMAND_MODULES, load_command
+from fr_ps.commands import COMMAND_MODULES, load_command
 from fr_ps.config import Config, PrepareConfig, SearchConfig
 from fr_ps.errors import InputError
 

@@ -2,53 +2,16 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from fr_ps import __version__
+from fr_ps.commands import COMMAND_GROUPS, COMMAND_MODULES, load_command
 from fr_ps.errors import InputError
 from fr_ps.help_text import did_you_mean, entry
 from fr_ps.process import run_main, unredacted_output
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
-
-    from fr_ps.arguments import Command
-
-COMMAND_MODULES = {
-    "init": ("make a new project folder with the shipped experiments", "init"),
-    "prepare": ("raw captures to a prepared data set", "prepare"),
-    "calibrate": ("light directions from pictures of a mirror sphere", "calibrate"),
-    "data": ("summarize, check, split and create data sets", "data"),
-    "train": ("train, evaluate on test once, track", "train"),
-    "evaluate": ("evaluate a model on a data set", "evaluate"),
-    "compare": ("compare two models on the same pairs", "evaluate"),
-    "search": ("find the best settings for a data set", "search"),
-    "register": ("make a run's model a version of a registered model", "registry"),
-    "promote": ("make a version the champion if it is significantly better", "registry"),
-    "export": ("export a model to ONNX", "registry"),
-    "predict": ("embedding, quality and attributes of each session", "recognition"),
-    "enroll": ("add subjects to a gallery", "recognition"),
-    "identify": ("search each session in a gallery", "recognition"),
-    "verify": ("compare each session with its claimed subject", "recognition"),
-    "forget": ("remove a subject from a gallery", "recognition"),
-    "demo": ("a local page that shows what a model computes from a capture", "demo"),
-    "runs": ("list the runs of this folder with their true status", "runs"),
-    "sync": ("deliver undelivered events to MLflow", "runs"),
-    "models": ("size and speed of every backbone", "models"),
-    "completion": ("print a script that completes commands and flags in the shell", "completion"),
-}
-"""Command to its help text and its module in `fr_ps.commands`."""
-COMMAND_GROUPS = {
-    "start": ("demo", "init", "completion"),
-    "data": ("calibrate", "prepare", "data"),
-    "training": ("train", "search", "models"),
-    "evaluation": ("evaluate", "compare"),
-    "delivery": ("register", "promote", "export"),
-    "recognition": ("predict", "enroll", "identify", "verify", "forget"),
-    "runs": ("runs", "sync"),
-}
-"""Title to its commands in `fr-ps --help`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,12 +42,6 @@ def _strings_in(value: object) -> Iterator[str]:
             yield from _strings_in(one)
 
 
-def load_command(name: str) -> "Command":
-    """Import the command `name`."""
-    command: Command = import_module(f"fr_ps.commands.{COMMAND_MODULES[name][1]}").COMMANDS[name]
-    return command
-
-
 def parse_command_line(argv: Sequence[str]) -> "Namespace":
     """Parse a command line and build its config objects; `command` of the result names the subcommand.
 
@@ -111,7 +68,7 @@ def parse_command_line(argv: Sequence[str]) -> "Namespace":
 def overview() -> str:
     """The text of `fr-ps --help`."""
     lines = ["Multi-task face recognition on photometric-stereo maps.", "", "fr-ps COMMAND --help explains a command."]
-    for title, names in COMMAND_GROUPS.items():
+    for title, commands in COMMAND_GROUPS.items():
         lines += ["", f"{title}:"]
-        lines += [line for name in names if name in COMMAND_MODULES for line in entry(name, COMMAND_MODULES[name][0], column=14)]
+        lines += [line for name, (text, _) in commands.items() for line in entry(name, text, column=14)]
     return "\n".join([*lines, "", *entry("--version", "print the version and exit", column=14), ""])

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from fr_ps.arguments import Parser, training_config
-from fr_ps.cli import COMMAND_MODULES, load_command, main, parse_command_line
+from fr_ps.cli import main, parse_command_line
+from fr_ps.commands import COMMAND_MODULES, load_command
 from fr_ps.config import BACKBONES, Attribute, Config, DataConfig, OptimConfig, PrepareConfig, SearchConfig, to_dict
 from fr_ps.errors import InputError
 from tests.foreign import MARKUP_LIKE_TEXTS

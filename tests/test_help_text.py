@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from fr_ps.arguments import Parser
-from fr_ps.cli import COMMAND_GROUPS, COMMAND_MODULES, load_command, main, overview
+from fr_ps.cli import main, overview
+from fr_ps.commands import COMMAND_GROUPS, COMMAND_MODULES, load_command
 from fr_ps.help_text import help_text
 
 BLOCKED_IMPORTS = """
@@ -67,9 +68,7 @@ def test_help_has_all_flags_of_a_command_in_100_columns(command):
 
 
 def test_the_overview_has_every_command_in_one_group():
-    grouped = [name for names in COMMAND_GROUPS.values() for name in names]
-    assert len(grouped) == len(set(grouped))
-    assert set(COMMAND_MODULES) <= set(grouped)
+    assert len(COMMAND_MODULES) == sum(map(len, COMMAND_GROUPS.values()))
     assert all(f"\n  {name} " in overview() for name in COMMAND_MODULES)
 
 

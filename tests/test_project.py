@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fr_ps.cli import COMMAND_MODULES, main
+from fr_ps.cli import main
+from fr_ps.commands import COMMAND_MODULES
 from fr_ps.config.yaml_files import read_settings
 from fr_ps.errors import DiskFullError
 from fr_ps.files import write_atomic

@@ -18,7 +18,8 @@ import yaml
 
 from fr_ps import __version__
 from fr_ps.arguments import training_config
-from fr_ps.cli import COMMAND_MODULES, load_command, parse_command_line
+from fr_ps.cli import parse_command_line
+from fr_ps.commands import COMMAND_MODULES, load_command
 from fr_ps.config import SYNTHETIC_ROOT, Config, ModelConfig
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.data.layout import CHANNELS

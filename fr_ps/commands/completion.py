@@ -5,6 +5,7 @@ from typing import Literal
 from jsonargparse import Namespace
 
 from fr_ps.arguments import Command, Parser
+from fr_ps.commands import COMMAND_MODULES, load_command
 from fr_ps.process import unredacted_output
 from fr_ps.progress import echo
 
@@ -18,8 +19,6 @@ def _add_completion_arguments(completion: Parser) -> None:
 
 
 def _completion(arguments: Namespace) -> None:
-    from fr_ps.cli import COMMAND_MODULES, load_command
-
     parser = Parser(prog="fr-ps")
     commands = parser.add_subcommands(dest="command")
     for name, (text, _) in COMMAND_MODULES.items():
