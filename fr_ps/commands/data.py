@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ActionConfigFile, Namespace
 
 from fr_ps.arguments import TABLE_SETTINGS, Command, Parser, add_overwrite_flag
-from fr_ps.config import DataConfig, NormalConvention, SyntheticConfig, SyntheticLayout
+from fr_ps.config import SYNTHETIC_ROOT, DataConfig, NormalConvention, SyntheticConfig, SyntheticLayout
 from fr_ps.errors import InputError
 from fr_ps.terminal import echo_loading
 
@@ -29,8 +29,8 @@ def _add_arguments(data: Parser) -> None:
         "--out",
         type=str,
         default=None,
-        help=f"PNG to write, if the data set has maps; default: {_CONTACT_SHEET} in the data folder, or in the current folder if "
-        "that is read-only",
+        help=f"PNG to write, if the data set has maps; default: {_CONTACT_SHEET} in the data folder, or NAME_{_CONTACT_SHEET} in "
+        "the current folder for the built-in faces and for a read-only data set",
     )
     add_overwrite_flag(summary)
     _add_data_settings(summary)
@@ -114,7 +114,7 @@ def _summary(arguments: Namespace) -> None:
     if root.is_file():
         print("\nno contact sheet: data.root is a table without maps")
         return
-    out = Path(arguments.out) if arguments.out else _default_contact_sheet(root)
+    out = Path(arguments.out) if arguments.out else _default_contact_sheet(root, is_builtin=arguments.data.root == SYNTHETIC_ROOT)
     _check_not_among_inputs(arguments, out)
     _check_output(arguments, CONTACT_SHEET, out)
     rows = pick_sessions(table.labels, num_subjects=12, seed=arguments.data.split_seed)
@@ -123,9 +123,10 @@ def _summary(arguments: Namespace) -> None:
     print(f"\ncontact sheet: {out}, {len(rows)} sessions{replaced}")
 
 
-def _default_contact_sheet(root: Path) -> Path:
-    """In the data folder, so that the sheet of one data set does not replace that of another."""
-    return root / _CONTACT_SHEET if os.access(root, os.W_OK) else Path(f"{root.name}_{_CONTACT_SHEET}")
+def _default_contact_sheet(root: Path, *, is_builtin: bool) -> Path:
+    """In the data folder, so that the sheet of one data set does not replace that of another, but never in the cache."""
+    is_beside = is_builtin or not os.access(root, os.W_OK)
+    return Path(f"{root.name}_{_CONTACT_SHEET}") if is_beside else root / _CONTACT_SHEET
 
 
 def _check(arguments: Namespace) -> None:
@@ -279,7 +280,8 @@ def _print_table(title: str, frame: Any) -> None:
 
     excess = max(map(len, text(None).splitlines())) - TERMINAL_WIDTH
     last = max(len(str(cell)) for cell in frame.iloc[:, -1]) if len(frame) else 0
-    print(f"\n{title}\n" + text([*[None] * (len(align) - 1), last - excess] if excess > 0 else None))
+    width = max(last - excess, len(str(frame.columns[-1])), 1)
+    print(f"\n{title}\n" + text([*[None] * (len(align) - 1), width] if excess > 0 else None))
 
 
 _SUBCOMMANDS = {"summary": _summary, "check": _check, "show": _show, "split": _split, "mean": _mean, "synthetic": _synthetic}

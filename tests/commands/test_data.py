@@ -46,6 +46,19 @@ def test_the_contact_sheet_of_a_read_only_data_set_is_written_beside(here, prepa
     assert Path("prepared_contact_sheet.png").is_file()
 
 
+def test_the_contact_sheet_of_the_built_in_faces_is_written_into_the_current_folder(here, run_command):
+    out = run_command("data", "summary", "--synthetic.people=3", "--synthetic.sessions=2", "--synthetic.size=32")
+    assert "\ncontact sheet: synthetic_contact_sheet.png, 3 sessions" in out
+    assert Path("synthetic_contact_sheet.png").is_file()
+
+
+def test_summary_shows_a_class_with_a_long_name(here, prepared, run_command):
+    name = "x" * 90
+    classes = f"{{emotion: {{{name}: [blankstare], other: [positive, negative, emoOther]}}}}"
+    shown = run_command("data", "summary", f"--data.root={prepared}", "--out=sheet.png", "--data.classes", classes)
+    assert re.search(rf"emotion +{name} +\d+ +\d+ +\d+", shown)
+
+
 @pytest.mark.parametrize("command", ["summary --out={}.png", "split --out={}.csv", "mean --out={}.npy"])
 def test_no_output_among_the_maps_or_the_split_files(here, prepared, command_error, command):
     shutil.copytree(prepared, "set")
