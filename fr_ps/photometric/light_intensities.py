@@ -80,15 +80,14 @@ def intensities_from_faces(
     """Relative intensities from captures of faces under the same lights: `estimate_intensities` in each session, then the median.
 
     Args:
-        captures: folder of `{id}/{session}/`, whose pictures have the names of the calibration's.
+        captures: folder of `{id}/{session}/`, whose pictures have the names of the calibration's; see `check_faces`.
         names: of the pictures, one of each light.
         lights: (k, 3) unit vectors toward the lights.
         advance: called after each session, of which `select_sessions` returns the number.
 
     Raises:
-        InputError: fewer than four lights, or no usable session.
+        InputError: no usable session.
     """
-    check_faces(captures, names)
     estimates, reasons = [], []
     for source in select_sessions(captures):
         try:
@@ -103,7 +102,7 @@ def intensities_from_faces(
 
 
 def check_faces(captures: Path, names: list[str]) -> None:
-    """Check that a folder has sessions, of which one has the pictures `names`, at least four.
+    """Check that a folder has sessions, of which one has the pictures `names`, at least four. An unreadable session is skipped.
 
     Raises:
         InputError: it does not.
@@ -113,8 +112,15 @@ def check_faces(captures: Path, names: list[str]) -> None:
             f"{captures}: intensities cannot be estimated from faces under {len(names)} lights; use four lights or more"
         )
     sources = select_sessions(captures)
-    if not any(set(names) <= set(list_pictures(source.folder)) for source in sources):
+    if not any(_has_pictures(source.folder, names) for source in sources):
         check_names(sources[0].folder, names)
+
+
+def _has_pictures(folder: Path, names: list[str]) -> bool:
+    try:
+        return set(names) <= set(list_pictures(folder))
+    except InputError:
+        return False
 
 
 def select_sessions(captures: Path) -> list[CaptureSource]:

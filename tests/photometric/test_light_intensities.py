@@ -7,13 +7,17 @@ import pytest
 from PIL import Image
 from rendering import render
 
+from fr_ps.errors import InputError
+from fr_ps.photometric import light_intensities
 from fr_ps.photometric.light_intensities import (
     MAX_SESSIONS,
+    check_faces,
     intensities_from_faces,
     intensities_from_target,
     select_sessions,
 )
 from fr_ps.photometric.lights import light_directions
+from fr_ps.photometric.sphere import list_pictures
 from fr_ps.synthetic.scene import render_session
 
 LIGHTS = light_directions([(0, 0), (40, 10), (-35, 20), (10, -35), (-20, 45)])
@@ -79,7 +83,22 @@ def test_captures_without_a_usable_session_are_rejected_with_the_first_reason(tm
     ):
         intensities_from_faces(tmp_path / "captures", NAMES, LIGHTS)
     with rejected("3 lights", "use four lights or more"):
-        intensities_from_faces(tmp_path / "captures", NAMES[:3], LIGHTS[:3])
+        check_faces(tmp_path / "captures", NAMES[:3])
+
+
+def test_an_unreadable_session_is_skipped(tmp_path, monkeypatch):
+    captures = write_faces(tmp_path / "captures", 2)
+    first = select_sessions(captures)[0].folder
+
+    def list_others(folder: Path) -> list[str]:
+        if folder == first:  # root may read everything
+            raise InputError(f"{folder}: unreadable folder (Permission denied)")
+        return list_pictures(folder)
+
+    monkeypatch.setattr(light_intensities, "list_pictures", list_others)
+    check_faces(captures, NAMES)
+    found = intensities_from_faces(captures, NAMES, LIGHTS)
+    assert (found.sessions, found.skipped) == (1, 1)
 
 
 def test_of_many_sessions_some_at_equal_distances_are_read(tmp_path):
