@@ -79,7 +79,8 @@ def _add_forget_arguments(forget: Parser) -> None:
 
 
 def _predict(arguments: Namespace) -> None:
-    _check_and_announce(arguments)
+    _check_input_flags(arguments)
+    echo_loading(f"PyTorch, then {arguments.model}")
     from fr_ps.serving.prediction_shards import remove_shards
     from fr_ps.serving.results import PREDICTIONS, check_suffix, prediction_table, write_table
 
@@ -132,7 +133,8 @@ def _shard_settings(arguments: Namespace) -> dict[str, Any]:
 
 
 def _enroll(arguments: Namespace) -> None:
-    _check_and_announce(arguments)
+    _check_input_flags(arguments)
+    echo_loading(f"PyTorch, then {arguments.model}")
     from fr_ps.serving.enrolment import check_empty, enroll
     from fr_ps.serving.gallery import INFO_FILE, read_gallery
 
@@ -152,7 +154,8 @@ def _enroll(arguments: Namespace) -> None:
 
 
 def _identify(arguments: Namespace) -> None:
-    _check_and_announce(arguments)
+    _check_input_flags(arguments)
+    echo_loading(f"PyTorch, then {arguments.model}")
     from fr_ps.serving.results import identification_rows, identification_summary
 
     gallery, recognizer, threshold = _open_gallery(arguments)
@@ -165,7 +168,8 @@ def _identify(arguments: Namespace) -> None:
 
 
 def _verify(arguments: Namespace) -> None:
-    _check_and_announce(arguments)
+    _check_input_flags(arguments)
+    echo_loading(f"PyTorch, then {arguments.model}")
     from fr_ps.serving.results import verification_rows
 
     gallery, recognizer, threshold = _open_gallery(arguments)
@@ -223,11 +227,10 @@ def _add_threshold_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--threshold", type=Cosine, default=None, help="cosine threshold, instead of --fmr")
 
 
-def _check_and_announce(arguments: Namespace) -> None:
-    """Check the flags of the input, and print what is loaded."""
+def _check_input_flags(arguments: Namespace) -> None:
+    """Check that there is one input."""
     if bool(arguments.data) == bool(arguments.captures):
         raise InputError("expected either --data or --captures: a prepared data set, or raw captures")
-    echo_loading(f"PyTorch, then {arguments.model}")
 
 
 def _load_recognizer(arguments: Namespace) -> "Recognizer":

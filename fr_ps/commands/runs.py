@@ -9,7 +9,7 @@ from fr_ps.arguments import Command, Parser, add_switch
 from fr_ps.errors import InputError
 from fr_ps.progress import echo
 from fr_ps.terminal import echo_loading
-from fr_ps.tracking.run_folder import RUNS_FOLDER, find_named_run, run_folders
+from fr_ps.tracking.run_folder import RUNS_FOLDER, find_run_by_prefix, run_folders
 
 if TYPE_CHECKING:
     from fr_ps.tracking.listing import RunSummary
@@ -119,7 +119,7 @@ def _sync(arguments: Namespace) -> None:
     from fr_ps.progress import progress
     from fr_ps.tracking.sync import find_lost_run, move_to_store, pending_runs, sync
 
-    only = find_named_run(arguments.run, RUNS_FOLDER) if arguments.run else None
+    only = find_run_by_prefix(arguments.run, RUNS_FOLDER) if arguments.run else None
     if arguments.run and only is None:
         raise InputError(f"--run {arguments.run}: no such run under {RUNS_FOLDER.resolve()}; fr-ps runs lists all runs")
     not_moved = move_to_store([only] if only else run_folders(RUNS_FOLDER), arguments.store) if arguments.store else []

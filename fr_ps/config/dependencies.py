@@ -49,9 +49,9 @@ def check_trains_selected_metric(config: Config) -> None:
         return
     if _HAS_VALIDATION.holds(config) and select.startswith("val/identity/"):
         raise InputError(
-            f"fusion.frozen is true with fusion.name {fusion.name}: the identity embedding is fixed but for one factor a branch, "
-            f"and {config.train.epochs} epochs are chosen by train.select {select}; expected fusion.name fc or gated, "
-            "fusion.frozen false, an attribute's metric as train.select, or train.epochs 1"
+            f"all branches are frozen, so training cannot change {select}: fusion.name {fusion.name} adds no weights to the "
+            "embedding; set fusion.name to fc or gated, fusion.frozen to false, train.select to an attribute's metric, or "
+            "train.epochs to 1"
         )
 
 

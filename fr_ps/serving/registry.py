@@ -23,7 +23,14 @@ from fr_ps.serving.mlflow_model import WEIGHTS_TAG, find_logged_model, log_model
 from fr_ps.tracking.mlflow_sink import display_uri, uses_current_store
 from fr_ps.tracking.resolve import REGISTRY_PREFIX, complete_mlflow_id, resolve_model
 from fr_ps.tracking.run import logged_model_name
-from fr_ps.tracking.run_folder import CARD_FOLDER, CONFIG_FILE, MODEL_CARD_FILE, RUNS_FOLDER, find_named_run, read_run_info
+from fr_ps.tracking.run_folder import (
+    CONFIG_FILE,
+    FOLDER_PLACEHOLDER,
+    MODEL_CARD_FILE,
+    RUNS_FOLDER,
+    find_run_by_prefix,
+    read_run_info,
+)
 from fr_ps.tracking.tracked_metrics import BEST_PREFIX
 from fr_ps.tracking.uris import redacted_uri, registry_client, retried_requests, tracking_uri
 
@@ -187,9 +194,10 @@ def set_tags(version: ModelVersion, tags: dict[str, str]) -> None:
 
 
 def _mlflow_run_id(run: str, runs: Path) -> str:
-    folder = find_named_run(run, runs)
+    folder = find_run_by_prefix(run, runs)
     if folder is None:
-        return complete_mlflow_id(run)
+        with _registry_client(f"{run}: cannot be found in MLflow"):
+            return complete_mlflow_id(run)
     info = read_run_info(folder)
     if info.mlflow_id is None:
         raise InputError(f"{run}: this run is not in MLflow yet; deliver it with fr-ps sync, then register it")
@@ -254,8 +262,8 @@ def _add_loading_line(client: MlflowClient, version: ModelVersion, description: 
 
     If this fails, the version is registered nevertheless: a warning names it.
     """
-    if CARD_FOLDER in description:  # a model card
-        text = description.replace(CARD_FOLDER, version.uri)
+    if FOLDER_PLACEHOLDER in description:  # a model card
+        text = description.replace(FOLDER_PLACEHOLDER, version.uri)
     else:
         text = f'{description}\n\nLoad it with `fr_ps.load("{version.uri}")`.'.lstrip()
     try:

@@ -9,7 +9,7 @@ from fr_ps.errors import InputError
 from fr_ps.tracking.delivery import DeliveryQueue
 from fr_ps.tracking.journal import JOURNAL_FILE, read_events
 from fr_ps.tracking.run import Run, is_epoch_metric
-from fr_ps.tracking.run_folder import CONFIG_FILE, find_named_run, read_run_info, run_folders
+from fr_ps.tracking.run_folder import CONFIG_FILE, find_run_by_prefix, read_run_info, run_folders
 from fr_ps.tracking.run_lock import is_locked, run_lock
 
 INTERRUPTED_TAG = "fr_ps.interrupted"
@@ -132,7 +132,7 @@ def find_resumable_run(run: str, runs: Path) -> Path:
                 if is_unfinished and not is_trial and not is_locked(folder):
                     return folder
         raise InputError(f"--resume: no training under {runs.resolve()} was interrupted; fr-ps runs lists all runs")
-    found = find_named_run(run, runs)
+    found = find_run_by_prefix(run, runs)
     if found is None:
         raise InputError(f"--resume {run}: no such run under {runs.resolve()}; fr-ps runs lists all runs")
     if not (found / CONFIG_FILE).is_file():

@@ -9,7 +9,7 @@ from fr_ps.errors import InputError, one_line
 from fr_ps.files import is_file
 from fr_ps.models.folder import INFO_FILE, check_no_external_links
 from fr_ps.redaction import redact
-from fr_ps.tracking.run_folder import BEST_CHECKPOINT, MIN_PREFIX, RUN_INFO_FILE, RUNS_FOLDER, find_named_run, read_run_info
+from fr_ps.tracking.run_folder import BEST_CHECKPOINT, MIN_PREFIX, RUN_INFO_FILE, RUNS_FOLDER, find_run_by_prefix, read_run_info
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,7 +44,7 @@ def display_name(model: str, runs: Path = RUNS_FOLDER) -> str:
     run = next((folder for folder in (given, *given.parents) if is_file(folder / RUN_INFO_FILE)), None)
     is_model_folder = is_file(given / INFO_FILE) or is_file(given / BEST_CHECKPOINT / INFO_FILE)
     if run is None and not is_model_folder:
-        run = find_named_run(model, runs)
+        run = find_run_by_prefix(model, runs)
     return read_run_info(run).name if run else given.name
 
 
@@ -55,7 +55,7 @@ def _resolve(model: str, runs: Path) -> Path:
         for folder in (given, given / BEST_CHECKPOINT):
             if is_file(folder / INFO_FILE):
                 return folder
-        local = find_named_run(model, runs)
+        local = find_run_by_prefix(model, runs)
         if local is not None:
             if not is_file(local / BEST_CHECKPOINT / INFO_FILE):
                 raise InputError(f"run {model} has no {BEST_CHECKPOINT} in {local}; it ended before its first checkpoint")
@@ -89,7 +89,7 @@ def complete_mlflow_id(run: str) -> str:
     """The MLflow id that begins with `run`.
 
     Raises:
-        InputError: several ids begin so.
+        InputError: the prefix matches several runs.
         MlflowException: the store rejects the request.
     """
     if not MIN_PREFIX <= len(run) < _ID_LENGTH or not set(run) <= set(hexdigits):
@@ -100,7 +100,7 @@ def complete_mlflow_id(run: str) -> str:
     experiments = [one.experiment_id for one in client.search_experiments()]
     found = [one.info.run_id for one in client.search_runs(experiments, f"attributes.run_id LIKE '{run}%'", max_results=2)]
     if len(found) > 1:
-        raise InputError(f"{run}: several MLflow runs begin so, as {found[0]} and {found[1]}; give more characters of the id")
+        raise InputError(f"{run}: the prefix matches several MLflow runs, as {found[0]} and {found[1]}; give more characters")
     return found[0] if found else run
 
 

@@ -25,7 +25,7 @@ RESUME_CHECKPOINTS = CHECKPOINTS_FOLDER / "resume"
 """Folder of the checkpoints to resume from, whose names are consecutive numbers."""
 MODEL_FOLDER = "model"
 """Name of the model folder inside a checkpoint to resume from."""
-CARD_FOLDER = "FOLDER OF THIS FILE"
+FOLDER_PLACEHOLDER = "FOLDER OF THIS FILE"
 """Stands in the model card for the folder; the description of a registered version has its URI there."""
 MODEL_CARD_FILE = "README.md"
 """The model card, in a model folder."""
@@ -148,11 +148,11 @@ def find_run(run: str, runs: Path) -> Path | None:
     return None
 
 
-def find_named_run(run: str, runs: Path) -> Path | None:
+def find_run_by_prefix(run: str, runs: Path) -> Path | None:
     """As `find_run`, also by the beginning of an id, with `MIN_PREFIX` characters or more.
 
     Raises:
-        InputError: several ids begin so.
+        InputError: the prefix matches several runs.
     """
     found = find_run(run, runs)
     if found or len(run) < MIN_PREFIX or "/" in run:
@@ -165,7 +165,7 @@ def find_named_run(run: str, runs: Path) -> Path | None:
                 matches.append(folder)
     if len(matches) > 1:
         raise InputError(
-            f"{run}: {len(matches)} runs begin so, as {matches[-2].name} and {matches[-1].name}; give more characters of the id"
+            f"{run}: the prefix matches {len(matches)} runs, as {matches[-2].name} and {matches[-1].name}; give more characters"
         )
     return matches[0] if matches else None
 

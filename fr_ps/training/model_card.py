@@ -14,7 +14,7 @@ from fr_ps.evaluation.report import headline_lines
 from fr_ps.files import write_text
 from fr_ps.markdown import escape_markdown, markdown_lines
 from fr_ps.models.thresholds import read_thresholds
-from fr_ps.tracking.run_folder import CARD_FOLDER, MODEL_CARD_FILE
+from fr_ps.tracking.run_folder import FOLDER_PLACEHOLDER, MODEL_CARD_FILE
 from fr_ps.training.setup import TrainingSetup
 
 
@@ -57,7 +57,7 @@ def write_model_card(
         "",
         "```python",
         "import fr_ps",
-        f'model = fr_ps.load("{CARD_FOLDER}")',
+        f'model = fr_ps.load("{FOLDER_PLACEHOLDER}")',
         f"model.embed({{{', '.join(f'{name!r}: {name}' for name in info.modalities)}}})  # as prepare writes them",
         "```",
         "",

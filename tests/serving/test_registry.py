@@ -22,6 +22,7 @@ from fr_ps.tracking.lifecycle import resume_run, start_run
 from fr_ps.tracking.run import Run
 from fr_ps.tracking.run_folder import BEST_CHECKPOINT, new_run_info, read_run_info
 from tests.serving.conftest import in_store, make_model
+from tests.tracking import servers
 
 
 def finished_run(model: Path, log_model: bool = False) -> Run:
@@ -225,6 +226,16 @@ def test_an_unreachable_artifact_storage_is_named_in_one_line(both: Path, store:
     assert line.startswith("error: run ")
     assert "the model cannot be written to the artifact storage file:///proc/nowhere" in line
     assert not is_registered(store, name)
+
+
+def test_a_server_that_drops_between_the_download_and_the_id_is_named_at_once(
+    both: Path, tmp_path, monkeypatch, rejected
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := servers.refusing())
+    monkeypatch.setattr("fr_ps.serving.registry.resolve_model", lambda *_: both)  # it answered
+    with rejected("abcdef: cannot be found in MLflow", f"check that the MLflow server {uri} is reachable"):
+        register("abcdef", "a-name")
 
 
 def test_a_run_of_another_store_is_rejected_with_both_stores(run: Run, make_store, tmp_path: Path, monkeypatch, rejected) -> None:

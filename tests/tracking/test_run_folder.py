@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from fr_ps.tracking.run_folder import RUN_INFO_FILE, RunInfo, find_named_run, find_run, new_run_info, read_run_info
+from fr_ps.tracking.run_folder import RUN_INFO_FILE, RunInfo, find_run, find_run_by_prefix, new_run_info, read_run_info
 
 
 def test_run_json_is_read_back(tmp_path):
@@ -136,9 +136,9 @@ def test_a_damaged_run_json_does_not_hide_other_runs(tmp_path, rejected):
 def test_a_run_is_found_by_the_beginning_of_one_of_its_ids(tmp_path, rejected):
     for run, mlflow_id in (("20261129-aa", "b" * 32), ("20261129-ab", "bbbbc" + "0" * 27)):
         RunInfo(run, "x", mlflow_id).write(tmp_path / run)
-    assert find_named_run("20261129-aa", tmp_path) == find_named_run("bbbbb", tmp_path) == tmp_path / "20261129-aa"
-    assert find_named_run("20261129-ab", tmp_path) == find_named_run("bbbbc0", tmp_path) == tmp_path / "20261129-ab"
-    assert find_named_run("20261130", tmp_path) is None
-    assert find_named_run("bbb", tmp_path) is None
-    with rejected("bbbb: 2 runs begin so", "20261129-aa and 20261129-ab", "more characters"):
-        find_named_run("bbbb", tmp_path)
+    assert find_run_by_prefix("20261129-aa", tmp_path) == find_run_by_prefix("bbbbb", tmp_path) == tmp_path / "20261129-aa"
+    assert find_run_by_prefix("20261129-ab", tmp_path) == find_run_by_prefix("bbbbc0", tmp_path) == tmp_path / "20261129-ab"
+    assert find_run_by_prefix("20261130", tmp_path) is None
+    assert find_run_by_prefix("bbb", tmp_path) is None
+    with rejected("bbbb: the prefix matches 2 runs", "20261129-aa and 20261129-ab", "more characters"):
+        find_run_by_prefix("bbbb", tmp_path)
