@@ -1,5 +1,6 @@
 """The commands `runs` and `sync`."""
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,11 @@ _INTERRUPTED = "interrupted"
 
 def _add_runs_arguments(runs: Parser) -> None:
     runs.description = "List the runs of this folder, with their true status and their undelivered events."
-    add_switch(runs, "open", "also list open MLflow runs that mlflow run left without an fr-ps process")
+    add_switch(
+        runs,
+        "open",
+        "also list open MLflow runs that mlflow run left without an fr-ps process; always done for a store in a local file",
+    )
     runs.add_argument("--end", type=str, default=None, help="MLflow id of a run that --open lists: set its status to KILLED")
 
 
@@ -55,8 +60,14 @@ def _runs(arguments: Namespace) -> None:
     pending = [one.pending_events for one in runs if one.pending_events]
     if pending:
         print(f"\nundelivered: {sum(pending)} events of {len(pending)} runs are not in MLflow yet; deliver them with: fr-ps sync")
-    if arguments.open:
-        _print_open_runs()
+    if arguments.open or _is_local_store():
+        _print_open_runs(also_none=arguments.open)
+
+
+def _is_local_store() -> bool:
+    """Whether the tracking store is a file, which always answers."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return not uri or uri.startswith("sqlite:")
 
 
 def _table(runs: "Sequence[RunSummary]") -> str:
@@ -87,8 +98,8 @@ def _format(auc: float | None) -> str:
     return "" if auc is None else f"{auc:.4f}"
 
 
-def _print_open_runs() -> None:
-    """Print the open MLflow runs without an fr-ps process."""
+def _print_open_runs(also_none: bool) -> None:
+    """Print the open MLflow runs without an fr-ps process; `also_none`: a line if there are none."""
     from fr_ps.errors import one_line
     from fr_ps.tracking.open_runs import open_runs
 
@@ -98,7 +109,8 @@ def _print_open_runs() -> None:
         print(f"\nMLflow does not answer ({one_line(error, 120)}); its open runs are not listed")
         return
     if not found:
-        print("\nno open MLflow runs without an fr-ps process")
+        if also_none:
+            print("\nno open MLflow runs without an fr-ps process")
         return
     print("\nOpen MLflow runs without an fr-ps process. If conda is missing, use --env-manager local.")
     print("A run that is just starting is listed too, until its data are read: end only a run whose command has ended.")

@@ -58,7 +58,9 @@ def test_runs_open_shows_an_open_run_and_end_ends_it(store, capsys):
         end_open_run(run)
 
 
-def test_runs_without_a_flag_does_not_ask_mlflow(store, monkeypatch, run_command):
-    opened_by_mlflow(store)
+def test_runs_without_a_flag_asks_a_local_store_and_no_server(store, monkeypatch, run_command):
+    run = opened_by_mlflow(store)
+    assert f"--end {run[:8]}" in run_command("runs")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setitem(sys.modules, "fr_ps.tracking.open_runs", None)  # its import would fail
     assert "no runs under" in run_command("runs")
