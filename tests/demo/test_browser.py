@@ -25,22 +25,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Chrome]":
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("no chromium or chromedriver; install the Debian packages chromium and chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium; pip install 'fr-ps[dev]'")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1400,1200"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield started
-    started.quit()
-
-
 @pytest.fixture
 def served(both: Path, gallery: Gallery, captures: Path, tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """The address of the page, and its process. At a rate of 10 % every score is a match, at 1 % none is."""

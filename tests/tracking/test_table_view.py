@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,21 +17,6 @@ if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
 RUNS = Path("runs")
-
-
-@pytest.fixture
-def browser() -> "Iterator[Chrome]":
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("no chromium or chromedriver; install the Debian packages chromium and chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium; pip install 'fr-ps[dev]'")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1440,900"):
-        options.add_argument(flag)
-    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield started
-    started.quit()
 
 
 def test_the_first_run_stores_the_view_in_its_experiment(store: MlflowClient) -> None:
