@@ -259,7 +259,7 @@ def _noise_table(length: int, device: torch.device) -> Tensor:
 
 
 def _add_noise_(maps: Tensor, modality: str, patch: Tensor, noise: Tensor, strength: Tensor) -> None:
-    """Add noise of a standard deviation of (B,) `strength` times the root mean square of the map to `maps`, inside `patch`."""
+    """Add to `maps`, inside `patch`, noise whose standard deviation is (B,) `strength` times the root mean square of the map."""
     root_mean_square = torch.linalg.vector_norm(maps, dim=(1, 2, 3)) / math.sqrt(maps[0].numel())
     maps.addcmul_(noise, patch * (root_mean_square * strength.to(maps))[:, None, None, None])
     if modality == "normal":

@@ -89,7 +89,7 @@ def open_dataset(
     Raises:
         InputError: the data set is missing or unfinished, or labels, maps or settings are invalid.
     """
-    find_labels_file(root)  # `open_table` also accepts a table without maps
+    find_labels_file(root)  # rejects a CSV file, which `open_table` would accept
     table = open_table(root, config, classes)
     with progress("pack maps", len(table.all_labels) * len(modalities), "maps") as advance:
         store = open_store(root, table.all_labels, modalities, advance, table.selected)

@@ -118,8 +118,8 @@ def _assign_groups(classes: np.ndarray, num_slots: int, rng: np.random.Generator
     Rows without a label get their share of the slots, spread evenly; the other slots go to the classes in turn.
     """
     groups, num_missing = np.unique(classes), int(np.sum(classes == MISSING))
-    # due[i]: slots for rows without a label among the first i. By the random offset, rows that are due less than one slot per
-    # epoch get one in some epochs.
+    # due[i]: how many of the first i slots go to rows without a label. By the random offset, rows that are due less than one slot
+    # per epoch get one in some epochs.
     due = (np.arange(num_slots + 1) * num_missing + rng.integers(len(classes))) // len(classes)
     unlabelled = np.diff(due) > 0
     in_turn = rng.permutation(np.flatnonzero(groups != MISSING))

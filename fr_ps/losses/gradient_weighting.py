@@ -22,8 +22,8 @@ class GradientWeighting(Weighting):
 
     Adversarial part: the gradient of the adversarial losses, projected onto the directions in which no task loss rises, times
     min(1, |d| / |sum_i g_i|). So every task loss falls at least as much as along d alone. Without the factor the adversaries
-    would dominate where d is short: that of MGDA can be as short as the shortest gradient, that of Aligned-MTL as the smallest
-    principal component. In float32 a d below about 1e-4 of the longest gradient is partly rounding noise.
+    would dominate where d is short: MGDA's d can be as short as the shortest gradient, Aligned-MTL's as the smallest principal
+    component. In float32 a d below about 1e-4 of the longest gradient is partly rounding noise.
 
     The layers after the maps (separation, heads, discriminators, classifier weights) get the gradients of the constant weights:
     with the method's weights, MGDA would train the head with the longest gradient hardly at all, and Aligned-MTL could train a
@@ -147,7 +147,7 @@ def _scale_to_sum(method: WeightingMethod) -> WeightingMethod:
 
 
 def _add_adversarial(weights: Tensor, gramian: Tensor) -> Tensor:
-    """(tasks + 1,) coefficients of the gradients whose last one is the adversaries', from the (tasks,) weights.
+    """(tasks + 1,) coefficients of the gradients (the tasks', then the adversaries'), from the (tasks,) weights.
 
     The adversarial gradient a is projected onto the directions in which no task loss rises, a + sum_j y_j g_j, and multiplied by
     `_length_ratio`.

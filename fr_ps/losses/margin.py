@@ -113,7 +113,7 @@ class MarginLoss(nn.Module, ABC):
         rows = torch.where(held, rows, 0)
         logits = self.logits(sum_gradient(embeddings), rows, held)
         own_target = torch.where(held, logits.gather(1, rows[:, None])[:, 0], 0)
-        target = gather_rows(own_target[None]).sum(0)  # (processes, B) -> (B,): 0 but in the process with the true centre
+        target = gather_rows(own_target[None]).sum(0)  # (processes, B) -> (B,): 0 where a process lacks the true centre
         # Relative to the target's logit, as a loss near 0 would be lost in the rounding of a difference of two large numbers.
         shift = target.detach()
         log_sum = gather_rows((logits - shift[:, None]).logsumexp(1)[None]).logsumexp(0)

@@ -77,7 +77,7 @@ class Branch(nn.Module):
         self.albedo_normalization = albedo
         self.input_size = input_size
         self.joint = tuple(joint)
-        self.inputs = sum(CHANNELS[of_one] for of_one in self.joint or (modality,))
+        self.inputs = sum(CHANNELS[name] for name in self.joint or (modality,))
         self.frozen = False
         self.backbone = backbone
         width = cast(int, backbone.out_channels)

@@ -86,7 +86,7 @@ def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
 
 
 def _open_or_create_study(spec: StudySpec, digest: str, workers: int, runs: Path) -> RunningSearch:
-    """Open the study and its run, or create both."""
+    """Open the study and its run, or create both. A study whose creator ended before it stored the run's id gets a new run."""
     config = spec.config
     storage = Storage(config.study.storage, config.study.heartbeat)
     study, created = open_study(storage, config.study.name, list(config.objectives.values()))

@@ -14,7 +14,7 @@ from fr_ps.search.trial_queue import EPOCHS, REASON, read_slots
 from fr_ps.tracking.run import Run
 
 _INDENT = " " * 11
-"""Of the settings, below the state of the trial."""
+"""Before the settings of a trial, which begin below its state in the line above."""
 
 
 class ProgressMonitor:

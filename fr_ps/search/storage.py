@@ -108,9 +108,8 @@ def with_database_retries(call: Callable[[], Result]) -> Result:
 
     Raises:
         InputError: the database was unreachable for ten minutes.
-        KeyboardInterrupt, SystemExit: a signal arrived during `call`. Its handler usually raises once `call` has returned. If the
-            handler merely records the signal, as in `run_workers`, a successful `call` returns normally; after a failed one, this
-            function raises instead of a retry.
+        KeyboardInterrupt, SystemExit: a signal arrived during `call`. Usually its handler raises, once `call` has returned. If
+            the handler only records it (as in `run_workers`) and `call` failed, this function raises, and does not retry.
     """
     started, pause = time.monotonic(), 0.5
     while True:

@@ -120,10 +120,10 @@ def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult | N
                 raise
             note = markdown_lines([f"trial {number}: {result.outcome}. {result.reason}"])
             tags = {f"{TRIAL_TAG}_state": result.outcome, f"{TRIAL_TAG}_reason": result.reason}
-            # Only now, as the training set the kind to `train`.
+            # Not above, because `fit` sets the kind to `train`.
             run.set_tags(tags | {"fr_ps.kind": "trial", "mlflow.note.content": note})
             if result.values:
-                # The names of the study's run and of other trainings, so that one column of MLflow's table sorts all of them.
+                # The metrics are named as in the study's run and in other trainings: one column of MLflow's table sorts all.
                 run.log_metrics(
                     {f"best/{name}": value for name, value in zip(context.spec.objectives, result.values)}, result.epochs
                 )
@@ -232,7 +232,7 @@ class _PruningCallback:
             lambda: context.storage.rdb.get_trial(context.storage.trial_id(context.study, trial.number))
         )
         self.reported_epochs = set(stored.intermediate_values)
-        # With several objectives nothing is reported to the study; the run has the epochs before a resume.
+        # With several objectives the study has no reported epochs, so those before a resume come from the metrics of the run.
         self.epoch = max(self.reported_epochs | run.metric_history.get(_EPOCH_METRIC, {}).keys(), default=0)
 
     def __call__(self, epoch: int, validation: Metrics) -> None:

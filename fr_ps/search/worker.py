@@ -84,10 +84,11 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
     gc.freeze()  # makes `gc.collect` below faster: it skips the objects that exist now
     while True:
         start_new = not with_database_retries(lambda: hours_or_epochs_exhausted(spec, study, started_at))
-        idle_slots = _run_next_trial(context, start_new)
-        if idle_slots is None:  # a trial was run
+        slots_without_trial = _run_next_trial(context, start_new)
+        if slots_without_trial is None:  # a trial was run
             continue
-        if not idle_slots.running and not (start_new and idle_slots.ready):
+        # Slots that are ready but were not acquired: another worker was faster.
+        if not slots_without_trial.running and not (start_new and slots_without_trial.ready):
             return
         time.sleep(_POLL_SECONDS)
 

@@ -115,8 +115,8 @@ def find_resumable_run(run: str, runs: Path) -> Path:
     """The folder under `runs` of the training to resume.
 
     Args:
-        run: id of the training, ours or MLflow's, or its beginning; empty: the last training that has logged its kind and is
-            neither finished nor running.
+        run: id of the training, ours or MLflow's, or its beginning; empty: the last run with the tag `fr_ps.kind` = train that
+            is neither finished nor running.
         runs: folder of the runs.
 
     Raises:

@@ -30,9 +30,9 @@ def validation_curves(values: Mapping[str, float], tracked: Sequence[str]) -> di
 
 
 def best_metrics(values: Mapping[str, float], select: str) -> dict[str, float]:
-    """Metrics of the best checkpoint, with names by which MLflow sorts runs as their best checkpoints.
+    """Metrics of the best checkpoint, under names of their own (`best/...`).
 
-    MLflow shows the last point of a curve, and the last epoch is rarely the best one.
+    MLflow sorts runs by the last point of a curve, and the last epoch is rarely the best one.
 
     Args:
         values: `val/...` metrics of the best epoch.

@@ -19,7 +19,7 @@ class DeviceMaps:
 
     Args:
         store: the maps of the data set.
-        rows: (n,) the sessions of the training part, as rows of the whole table.
+        rows: (n,) the sessions of the training part, as indices for `MapStore.read`.
         device: where the maps are copied to.
     """
 
@@ -46,7 +46,7 @@ class StoreMaps:
 
     Args:
         store: the maps of the data set.
-        rows: (n,) the sessions of the training part, as rows of the whole table.
+        rows: (n,) the sessions of the training part, as indices for `MapStore.read`.
         device: where the maps of a batch are copied to.
     """
 

@@ -49,7 +49,7 @@ class PreparedTraining:
 def prepare_training(config: Config, echo: Callable[[str], None], folder: Path | None = None) -> PreparedTraining:
     """Open the data, split it and build the network. Neither a run nor a folder is created.
 
-    It sets torch's global options and seeds torch's random numbers, which the steps after it continue.
+    It sets torch's global options, and seeds torch's generator, on which the losses and the training continue to draw.
 
     Args:
         config: the settings.

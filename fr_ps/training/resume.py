@@ -29,8 +29,9 @@ _IMMUTABLE = (
 def changed_settings(folder: Path, config: Config, allow_changed: bool) -> dict[str, str]:
     """The settings of `config` that differ from those of the run in `folder`: `group/name` to `before -> now`.
 
-    The settings of a run are those of its newest checkpoint, or without a checkpoint those of its `config.yaml`. The latter is
-    newer if it was edited, or if an earlier resume changed settings and wrote no checkpoint.
+    The settings of a run are those of its newest checkpoint, or without a checkpoint those of its `config.yaml`. The checkpoint
+    comes first because `config.yaml` can have settings with which no checkpoint was trained: it was edited, or an earlier resume
+    changed settings and ended before its first checkpoint.
 
     Args:
         folder: folder of the run.

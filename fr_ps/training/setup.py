@@ -92,7 +92,10 @@ def default_run_name(config: Config) -> str:
 
 
 def log_setup(setup: TrainingSetup, run: Run, echo: Echo) -> None:
-    """Log params, tags, data and files of the training to the run, and print the size of each part of the split."""
+    """Log params, tags, data and files of the training to the run, and print the size of each part of the split.
+
+    Writes `config.yaml`, which the next resume reads.
+    """
     config, dataset, split, info = setup.config, setup.dataset, setup.split, setup.info
     for part in PARTS:
         rows = getattr(split, part)

@@ -34,9 +34,10 @@ def _grad_norm(parameters: Sequence[Tensor]) -> Tensor:
 
 
 def gather_centres(losses: MultiTaskLoss, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Sections:
-    """Take the own parts of the sharded tensors out of `state`; returns the whole ones, on the CPU of the main process.
+    """Remove this process's parts of the sharded tensors from `state`. All processes call it at the same step.
 
-    All processes call it at the same step. On the others, the tensors are the own parts.
+    Returns:
+        in the main process the whole tensors, on the CPU; in every other process its own parts.
     """
     gathered: Sections = {"losses": {}, "optimizer": {}}
     for section, name in _sharded_names(losses, optimizer, state):
@@ -56,7 +57,8 @@ def take_centres(losses: MultiTaskLoss, optimizer: torch.optim.Optimizer, state:
 def scatter_centres(losses: MultiTaskLoss, optimizer: torch.optim.Optimizer, state: dict[str, Any], taken: Sections) -> None:
     """Give each process its parts of what `take_centres` took out of `state` on the main process.
 
-    All processes call it. Tensors of another number of subjects keep their shapes only, and do not fit the losses.
+    All processes call it. Tensors of another number of subjects stay on the device `meta`, and `load_state_dict`
+    rejects them by their shapes.
     """
     for section, name in _sharded_names(losses, optimizer, state):
         whole = taken[section].pop(name) if is_main_process() else state[section][name]

@@ -174,7 +174,7 @@ class TrainState:
         return copied
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned; of sharded centres the own part (`scatter_centres`).
+        """Restore what `state_dict` returned; of sharded centres only this process's part (`scatter_centres`).
 
         Raises:
             RuntimeError, ValueError, KeyError: the state belongs to another architecture, other losses or another optimizer.
@@ -222,7 +222,8 @@ class TrainState:
         groups = self.optimizer.state_dict()["param_groups"]  # of today's settings: weight decay, momentum
         if len(groups) != len(saved["rates"]):
             raise ValueError(f"the optimizer has {len(groups)} groups of parameters, not {len(saved['rates'])}")
-        # `train_step` sets the rates anew. The saved ones are logged if the epoch has no step left.
+        # Restored for the metric `train/lr` only, after a resume between the last step of an epoch and its end: `train_step` sets
+        # the rates of all other steps.
         return {"state": state, "param_groups": [group | {"lr": rate} for group, rate in zip(groups, saved["rates"])]}
 
 

@@ -163,7 +163,7 @@ class Trainer:
             step, total_steps=self.steps_per_epoch * self.epochs, alpha=loss_config.reversal, ramp=loss_config.reversal_ramp
         )
         state.guard.snapshot()
-        if world_size() > 1:  # dropout differs between the processes, and does not depend on when the training was resumed
+        if world_size() > 1:  # so that dropout differs between the processes, and is the same after a resume
             torch.manual_seed(step_seed(seed, step, rank()))
         batches = islice(stream, len(batch_numbers))
         if loss_config.sampled_subject_share == 1:
@@ -172,7 +172,7 @@ class Trainer:
         loaded = list(batches)  # the step has one sample of the class centres, which includes the subjects of all its batches
         subjects = torch.cat([batch.targets["identity"] for batch in loaded])
         identity_losses, share = state.losses.identity_losses, loss_config.sampled_subject_share
-        # The same seed in all processes, and not that of the dropout of one: no process has the rank MAX_PROCESSES.
+        # One seed for all processes. It differs from the dropout seed of each, as no process has the rank MAX_PROCESSES.
         with sampled_centres(identity_losses, state.optimizer, subjects, share, step_seed(seed, step, MAX_PROCESSES)):
             self._update(loaded, step, len(batch_numbers))
 
@@ -192,7 +192,7 @@ class Trainer:
         if self.clip:
             nn.utils.clip_grads_with_norm_(self.parameters, self.clip, grad_norm)
         finite = state.guard.step(state.optimizer, torch.stack([loss.total for loss in losses]).sum(), grad_norm)
-        if state.scaler.is_enabled():
+        if state.scaler.is_enabled():  # `guard.step` replaces `scaler.step`; `update` reads the overflow that `unscale_` found
             state.scaler.update()
         state.ema.update(step)
         state.sessions_seen += sessions
@@ -256,7 +256,7 @@ class Trainer:
         state, epoch = self.state, self.state.epoch + 1
         improved = state.update_best(validation) if validation.values else [state.best_tracker.metric]
         select, values = state.best_tracker.metric, validation.defined()
-        best = best_metrics(values, select) if select in improved else {}  # first, as MLflow lists metrics as they were logged
+        best = best_metrics(values, select) if select in improved else {}  # logged first: MLflow keeps that order
         self.run.log_metrics(best | train_metrics | validation_curves(values, list(state.trackers)), epoch)
         state.end_epoch()
         self.checkpoints.save_epoch(improved)
