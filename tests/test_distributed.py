@@ -186,19 +186,25 @@ def test_a_training_survives_the_kill_of_one_process(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("flags", "words"),
+    ("flags", "words", "begins"),
     [
-        (["--batch.people", "3", "--data.test_people", "0"], "3 subjects of 2 sessions, which 2 processes cannot share equally"),
+        (
+            ["--batch.people", "3", "--data.test_people", "0"],
+            "3 subjects of 2 sessions, which 2 processes cannot share equally",
+            False,
+        ),
         (
             ["--batch.people", "4", "--optim.name", "sgd", "--optim.lr", "1000", "--optim.clip", "0", "--train.bad_steps", "1"],
             "lower optim.lr (1000); continue with another learning rate: fr-ps train --resume",
+            True,
         ),
     ],
     ids=["a batch that does not divide", "a diverged training"],
 )
 def test_an_error_of_all_processes_is_printed_once_by_the_main_one(
-    prepared: Path, tmp_path: Path, flags: list[str], words: str
+    prepared: Path, tmp_path: Path, flags: list[str], words: str, begins: bool
 ) -> None:
+    """A setting that cannot be used leaves no run; a training that fails is FAILED."""
     write_config(tmp_path, small_config(prepared))
     environment = ENVIRONMENT | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
     command = [*TORCHRUN, "-m", "fr_ps", "train", "--config", "config.yaml", "--device", "cpu", *flags]
@@ -206,6 +212,9 @@ def test_an_error_of_all_processes_is_printed_once_by_the_main_one(
     assert done.returncode != 0
     (line,) = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("error: ")]
     assert words in line
+    if not begins:
+        assert not (tmp_path / "runs").exists()
+        return
     (folder,) = (tmp_path / "runs").iterdir()
     statuses = [event.data["status"] for _, event in read_events(folder / JOURNAL_FILE) if event.kind == "status"]
     assert statuses[-1] == "FAILED"

@@ -150,7 +150,7 @@ def _relit_tiles(view: SessionView) -> list[Tile]:
 def _describe_light(light: np.ndarray) -> str:
     """Azimuth and elevation of a unit vector in degrees, with the signs of lights.csv."""
     azimuth, elevation = np.degrees([np.arctan2(-light[0], light[2]), np.arcsin(np.clip(light[1], -1, 1))])
-    return f"azimuth {azimuth:.0f}, elevation {elevation:.0f}"
+    return f"azimuth {round(azimuth)}, elevation {round(elevation)}"  # an int has no "-0"
 
 
 def _fit(picture: np.ndarray) -> Image.Image:

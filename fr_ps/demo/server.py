@@ -38,7 +38,11 @@ def bind_port(port: int) -> socket.socket:
 
 
 def serve(demonstrator: Demonstrator, bound: socket.socket) -> None:
-    """Serve the page on the socket of `bind_port` until SIGINT or SIGTERM. Uploads are deleted then."""
+    """Serve the page on the socket of `bind_port` until SIGINT or SIGTERM. Uploads are deleted then.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: always, at the signal.
+    """
     port = bound.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="fr_ps_demo_") as uploads:
         # Gradio reads these when it is imported or builds a page.
@@ -75,3 +79,4 @@ def serve(demonstrator: Demonstrator, bound: socket.socket) -> None:
         # At the end, connections of open pages are cut, which uvicorn logs as errors. Gradio prints those of the page itself.
         config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=_SHUTDOWN_SECONDS)
         uvicorn.Server(config).run([bound])
+        raise KeyboardInterrupt  # the server ended by SIGINT, which asyncio swallows if it comes at certain moments
