@@ -94,7 +94,9 @@ def _bar(label: str, total: int, unit: str) -> Iterator[OnProgress]:
     ]
     started = time.perf_counter()
     done = 0.0
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    # Lines printed meanwhile appear above the bar; those of a redirected standard output stay there.
+    redirect = sys.stdout.isatty()
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=redirect) as bar:
         task = bar.add_task(label, total=total, rate=f"- {unit}/s")
 
         def advance(items: float) -> None:

@@ -15,7 +15,7 @@ from fr_ps.progress import progress, share_progress
 from tests.foreign import MARKUP_LIKE_TEXTS
 
 CODE = "import time\nfrom fr_ps.progress import progress\nwith progress('count', 20, 'beans') as a:\n"
-CODE += "    for _ in range(20):\n        a(1)\n        time.sleep(0.05)\n"
+CODE += "    for _ in range(20):\n        a(1)\n        time.sleep(0.05)\n    print('a result')\n"
 
 
 def test_without_a_terminal_there_are_plain_lines(capsys, monkeypatch):
@@ -75,7 +75,13 @@ def test_short_work_without_a_terminal_prints_nothing(capsys):
 
 def test_a_terminal_shows_a_bar_with_the_rate():
     ours, theirs = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-c", CODE], stderr=theirs, env=os.environ | {"TERM": "xterm", "COLUMNS": "100"})
+    process = subprocess.Popen(
+        [sys.executable, "-c", CODE],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "100"},
+        text=True,
+    )
     os.close(theirs)
     shown = b""
     try:
@@ -84,7 +90,9 @@ def test_a_terminal_shows_a_bar_with_the_rate():
     except OSError:  # raised on Linux when the other side of a pseudo-terminal is closed
         pass
     os.close(ours)
-    assert process.wait(10) == 0
+    output, _ = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert output == "a result\n"  # a line printed meanwhile, as into a pipe
     text = shown.decode()
     assert "count" in text
     assert "20/20" in text
