@@ -398,7 +398,7 @@ for moment in map(float, sys.argv[2:]):
     time.sleep(moment)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    print(moment, path.exists(), len(list(path.parent.iterdir())), flush=True)
+    print(moment, path.exists(), len([*path.parent.glob("*")]), flush=True)  # the folder may not exist yet
     if path.exists():
         break
 """
