@@ -11,10 +11,9 @@ from fr_ps.config.search import COST_OBJECTIVES
 from fr_ps.data.labels import ATTRIBUTES, MISSING
 from fr_ps.data.splits import make_split
 from fr_ps.errors import InputError
-from fr_ps.evaluation.evaluate_predictions import validation_metrics
-from fr_ps.models.inference import Predictions
 from fr_ps.search.space import Dimension, Space, Value, params_to_settings, parent_assignments
 from fr_ps.search.spec import StudySpec
+from fr_ps.training.prepare import random_validation_metrics
 from fr_ps.training.setup import open_training_data
 
 _MAX_COMBINATIONS = 10_000
@@ -37,15 +36,9 @@ def check_data_and_objectives(spec: StudySpec) -> str:
     if not len(split.val):
         raise InputError("data.val_people is 0: the objective needs validation subjects; set a share, as 0.2, or a whole number")
     labels = dataset.labels.subset(split.val)
-    # Which metrics are defined depends on the labels alone: random predictions suffice.
-    rng = np.random.default_rng(0)
-    probabilities: dict[str, np.ndarray] = {
-        task: rng.dirichlet(np.ones(len(labels.classes[task])), len(labels)).astype(np.float32) for task in ATTRIBUTES
-    }
-    predictions = Predictions(rng.normal(size=(len(labels), 8)).astype(np.float32), probabilities)
     codes = dataset.labels.codes[split.train]
     trained = [task for column, task in zip(codes.T, ATTRIBUTES) if len(np.unique(column[column != MISSING])) > 1]
-    metrics = validation_metrics(predictions, labels, trained).with_prefix("val")
+    metrics = random_validation_metrics(labels, trained)
     for objective in spec.objectives:
         if objective in COST_OBJECTIVES:
             continue
