@@ -9,6 +9,7 @@ import optuna
 from fr_ps.search.spec import StudySpec
 from fr_ps.search.trial_queue import read_slots
 from fr_ps.tracking.run_folder import RUN_INFO_FILE, ParentRun, RunInfo, read_run_info
+from fr_ps.tracking.table_view import SERVER_SCHEMES, run_url
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,7 @@ class RunningSearch:
     def mlflow_address(self, mlflow_id: str | None) -> str:
         """The page of a run on the tracking server; empty without a server, or before the run is there."""
         server = self.run_info.tracking_uri
-        if not mlflow_id or not server.startswith(("http://", "https://")):
-            return ""
-        # Without the type, MLflow shows the page of an evaluation of a language model.
-        return f"{server.rstrip('/')}/#/experiments/{self.parent.experiment_id}/runs/{mlflow_id}?workflowType=machine_learning"
+        return run_url(server, self.parent.experiment_id, mlflow_id) if mlflow_id and server.startswith(SERVER_SCHEMES) else ""
 
     def run_address(self, run_id: str) -> str:
         """The page of a run on the tracking server, or else its folder as seen from the study's report; empty without either."""

@@ -21,6 +21,8 @@ VIEW_KEY = "fr-ps"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
 _LOCAL_SERVER = "http://127.0.0.1:5000"
 """Address of `mlflow ui`."""
+_TRAINING_PAGES = {"workflowType": "machine_learning"}
+"""Without it, MLflow shows pages for evaluations of language models."""
 _RUN_NAME = "attributes.`Run Name`"
 _COLUMN_WIDTHS = {
     "metrics.`best/val/identity/auc`": 145,
@@ -51,8 +53,16 @@ def save_view(client: MlflowClient, experiment: Experiment) -> None:
 
 def view_url(server: str, experiment_id: str) -> str:
     """Address of the run table with the columns of the view; `server` is the URL of an MLflow server."""
-    query = urlencode({"workflowType": "machine_learning", "viewStateShareKey": VIEW_KEY})
-    return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs?{query}"
+    return f"{_experiment_url(server, experiment_id)}?{urlencode(_TRAINING_PAGES | {'viewStateShareKey': VIEW_KEY})}"
+
+
+def run_url(server: str, experiment_id: str, run_id: str) -> str:
+    """Address of the page of a run; `server` as for `view_url`."""
+    return f"{_experiment_url(server, experiment_id)}/{run_id}?{urlencode(_TRAINING_PAGES)}"
+
+
+def _experiment_url(server: str, experiment_id: str) -> str:
+    return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs"
 
 
 def print_view_command(program: str = "mlflow") -> None:

@@ -11,7 +11,7 @@ from mlflow_server import Server
 
 from fr_ps.tracking.lifecycle import start_run
 from fr_ps.tracking.run_folder import ParentRun
-from fr_ps.tracking.table_view import VIEW_TAG, print_view_command, view_url
+from fr_ps.tracking.table_view import VIEW_TAG, print_view_command, run_url, view_url
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -93,3 +93,8 @@ def test_the_run_of_a_trial_prints_no_address(server: Server, capsys: pytest.Cap
     with start_run("trial", RUNS, parent=parent):
         pass
     assert capsys.readouterr().out == ""
+
+
+def test_the_address_of_a_run_opens_its_page_for_trainings() -> None:
+    expected = "http://host:5000/#/experiments/3/runs/abc?workflowType=machine_learning"
+    assert run_url("http://host:5000/", "3", "abc") == expected
