@@ -140,8 +140,9 @@ class _GatherRows(torch.autograd.Function):
 def gather_rows(own: Tensor) -> Tensor:
     """The rows of all processes, in their order.
 
-    Each process computes the loss of the whole batch from them. Its gradient with respect to the own rows is complete, so the sum
-    over the processes of the gradients of the network is that of one process with the whole batch (`sum_gradients`).
+    Each process computes the loss of the whole batch from them. The gradient of this loss for the process's own rows is complete.
+    So the gradients of the network, summed over the processes by `sum_gradients`, equal those of a single process that trains on
+    the whole batch.
     """
     return _GatherRows.apply(own) if world_size() > 1 else own
 
@@ -158,7 +159,7 @@ class _SumGradient(torch.autograd.Function):
         return sum_tensor(gradients[0].clone(memory_format=torch.contiguous_format))
 
 
-def sum_gradient(tensor: Tensor) -> Tensor:
+def with_summed_gradient(tensor: Tensor) -> Tensor:
     """`tensor`, which is equal in all processes. Each computes a part of the loss from it, and gets the gradient of all parts."""
     return _SumGradient.apply(tensor) if world_size() > 1 else tensor
 

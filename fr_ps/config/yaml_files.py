@@ -22,10 +22,10 @@ _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 def read_settings(path: Path) -> dict[str, Any]:
     """Read the YAML file `path` as nested dictionaries, lists, numbers, booleans and text; {} for an empty file.
 
-    YAML 1.1 reads `off` and `no` as false, `null` as None and 2026-11-28 as a date. All keys, and settings that are text or a
-    choice, keep their text instead. So does every other value that YAML 1.1 reads as neither boolean, number nor null: for
-    example a date, or `1e-3` (a YAML 1.1 float needs a dot, `1.0e-3`). jsonargparse later converts it to the type of the
-    setting, or rejects it.
+    YAML 1.1 reads `off` and `no` as false, `null` as None and 2026-11-28 as a date. Here all keys, and the values of settings
+    that are text or a choice, stay text. The value of another setting becomes a boolean, a number or None if YAML 1.1 reads it
+    as one. Otherwise it stays text, which jsonargparse converts to the type of the setting or rejects. A date therefore stays
+    text. So does `1e-3`, since a float of YAML 1.1 needs a dot (`1.0e-3`); jsonargparse makes it 0.001.
 
     Raises:
         InputError: the file is missing, unreadable, too large or not YAML, a key is repeated, or a setting has no value.
@@ -78,7 +78,8 @@ def _check_size(text: str, where: str) -> None:
     """Check depth and number of values before PyYAML composes the nodes, which is recursive and slow."""
     depth = 0
     for number, event in enumerate(yaml.parse(text, yaml.SafeLoader)):
-        if number > 3 * MAX_VALUES:  # ends early; a node has at most two events, so no valid file is rejected
+        # The stream and the document have four events, and a node has at most two: no file with fewer values is rejected.
+        if number > 2 * MAX_VALUES + 4:
             raise InputError(f"{where}: has more than {MAX_VALUES} values; expected fewer")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
@@ -162,21 +163,24 @@ class _SettingsBuilder:
         if "\0" in node.value:
             raise InputError(f"{self._location(node)}: {key} contains a null character; remove it")
         options = set(_accepted_types(schema.type_hint if isinstance(schema, _SearchValue) else schema))
-        is_text = bool(options & {str}) and bool not in options
-        is_null = node.tag == _NULL and (not is_text or not node.value)  # `null` is a valid text
-        is_empty_document = not key  # as `---`
-        is_flag = schema is Any and "." not in key  # as `resume`, which --print_config prints as null
-        if is_null:
-            if is_empty_document or is_flag:
-                return None
-            raise InputError(f"{self._location(node)}: {key} is {node.value or 'empty'}; give it a value, or remove it")
-        if is_text and not (options & {int, float} and node.tag in _NUMBERS):
+        accepts_text = str in options and bool not in options  # with both, `off` and `no` are booleans
+        if node.tag == _NULL and not (accepts_text and node.value):  # `null` is a valid text
+            self._reject_null(node, schema, key)
+            return None
+        is_number = node.tag in _NUMBERS and bool(options & {int, float})
+        if accepts_text and not is_number:
             return str(node.value)
         try:
             value = self.loader.construct_object(node)
         except ValueError as error:
             raise InputError(f"{self._location(node)}: {key} is not a valid value ({one_line(error, 100)}); change it") from None
         return value if isinstance(value, (bool, int, float, str)) else str(node.value)
+
+    def _reject_null(self, node: ScalarNode, schema: Any, key: str) -> None:
+        """Reject a missing value, except of an empty document (as `---`) and of a flag."""
+        is_flag = schema is Any and "." not in key  # as `resume`, which --print_config prints as null
+        if key and not is_flag:
+            raise InputError(f"{self._location(node)}: {key} is {node.value or 'empty'}; give it a value, or remove it")
 
     def _location(self, node: Node) -> str:
         return f"{self.where}: row {node.start_mark.line + 1}"

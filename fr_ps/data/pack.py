@@ -129,7 +129,7 @@ def open_pack(folder: Path, modality: str, source: Callable[[int], Path]) -> tup
     if _checksum(header, checksums, info.digest) != info.crc32:
         raise CorruptPack("its metadata do not match their checksum")
     if path.stat().st_size != maps.offset + maps.nbytes or len(checksums) != len(maps):
-        raise CorruptPack(f"{path.name} has another size")
+        raise CorruptPack(f"the size of {path.name} or the number of checksums does not match its header")
     return PackReader(maps, checksums, source, modality), info.digest
 
 

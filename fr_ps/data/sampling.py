@@ -118,8 +118,8 @@ def _assign_groups(classes: np.ndarray, num_slots: int, rng: np.random.Generator
     Rows without a label get their share of the slots, spread evenly; the other slots go to the classes in turn.
     """
     groups, num_missing = np.unique(classes), int(np.sum(classes == MISSING))
-    # due[i]: how many of the first i slots go to rows without a label. By the random offset, rows that are due less than one slot
-    # per epoch get one in some epochs.
+    # due[i]: how many of the first i slots go to rows without a label. If their share is less than one slot per epoch, the random
+    # offset gives them a slot in some epochs.
     due = (np.arange(num_slots + 1) * num_missing + rng.integers(len(classes))) // len(classes)
     unlabelled = np.diff(due) > 0
     in_turn = rng.permutation(np.flatnonzero(groups != MISSING))
@@ -143,12 +143,14 @@ def _fill_batches(
         sessions: K.
         rng: shuffles each round.
     """
-    # A member is a subject in a group: a subject with sessions of several classes is a member of several groups.
+    # A member is a subject in a group: a subject with sessions of several classes is a member of several groups. Members are
+    # numbered by group, then by subject.
     num_subjects = int(subject_of.max()) + 1
-    members, member_of = np.unique(group_of * num_subjects + subject_of, return_inverse=True)
+    group_and_subject, member_of = np.unique(group_of * num_subjects + subject_of, return_inverse=True)
+    group_of_member = group_and_subject // num_subjects
     rows_of = np.split(np.argsort(member_of, kind="stable"), np.cumsum(np.bincount(member_of))[:-1])
     num_groups = slots_per_group.shape[1]
-    member_queues = [_RoundRobin(np.flatnonzero(members // num_subjects == group), rng) for group in range(num_groups)]
+    member_queues = [_RoundRobin(np.flatnonzero(group_of_member == group), rng) for group in range(num_groups)]
     row_queues = [_RoundRobin(rows, rng) for rows in rows_of]
     batches = []
     for counts in slots_per_group.tolist():
@@ -158,31 +160,31 @@ def _fill_batches(
 
 
 class _RoundRobin:
-    """Round-robin sampler: every member occurs once in each round, in random order.
+    """Round-robin sampler: every value occurs once in each round, in random order.
 
     Args:
-        members: the values to sample.
+        values: what to sample, all different.
         rng: shuffles each round.
     """
 
-    def __init__(self, members: np.ndarray, rng: np.random.Generator) -> None:
-        self.members, self.rng = members, rng
+    def __init__(self, values: np.ndarray, rng: np.random.Generator) -> None:
+        self.values, self.rng = values, rng
         self.queue: deque[int] = deque()
 
     def next(self, count: int) -> list[int]:
-        """The next `count` members."""
+        """The next `count` values."""
         while len(self.queue) < count:
             self._start_round()
         return [self.queue.popleft() for _ in range(count)]
 
     def next_distinct(self, count: int) -> list[int]:
-        """The next `count` members; all different if there are that many."""
-        if count > len(self.members):
+        """The next `count` values; all different if there are that many."""
+        if count > len(self.values):
             return self.next(count)
         drawn: list[int] = []
         while len(drawn) < count:
-            # Nearly always position 0, so the search is short. Only a new round takes time in proportion to all members.
-            position = next((place for place, member in enumerate(self.queue) if member not in drawn), None)
+            # Nearly always position 0, so the search is short. Only a new round takes time in proportion to all values.
+            position = next((place for place, value in enumerate(self.queue) if value not in drawn), None)
             if position is None:
                 self._start_round()
             else:
@@ -191,4 +193,4 @@ class _RoundRobin:
         return drawn
 
     def _start_round(self) -> None:
-        self.queue.extend(self.rng.permutation(self.members).tolist())
+        self.queue.extend(self.rng.permutation(self.values).tolist())

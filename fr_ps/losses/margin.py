@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fr_ps.distributed import gather_rows, sum_gradient
+from fr_ps.distributed import gather_rows, with_summed_gradient
 
 _BLOCK = 1 << 14
 """Centres that are drawn at a time."""
@@ -110,14 +110,14 @@ class MarginLoss(nn.Module, ABC):
         """
         held = (targets >= part.start) & (targets < part.stop)
         rows = targets - part.start if self.sampled is None else torch.searchsorted(self.sampled, targets)
-        rows = torch.where(held, rows, 0)
-        logits = self.logits(sum_gradient(embeddings), rows, held)
+        rows = torch.where(held, rows, 0)  # any row: where the target is in another part, its logit is not used
+        logits = self.logits(with_summed_gradient(embeddings), rows, held)
         own_target = torch.where(held, logits.gather(1, rows[:, None])[:, 0], 0)
         target = gather_rows(own_target[None]).sum(0)  # (processes, B) -> (B,): 0 where a process lacks the true centre
         # Relative to the target's logit, as a loss near 0 would be lost in the rounding of a difference of two large numbers.
         shift = target.detach()
         log_sum = gather_rows((logits - shift[:, None]).logsumexp(1)[None]).logsumexp(0)
-        return log_sum - (target - shift)
+        return log_sum - (target - shift)  # the difference is 0 and has the gradient of the target's logit
 
 
 class ConstantMargin(MarginLoss):

@@ -20,7 +20,7 @@ class LossOutput(NamedTuple):
     """The losses of one batch, each a scalar.
 
     Attributes:
-        total: the value of the task weighting, on which `backward` is called.
+        total: the weighted sum of the losses, from the task weighting; `backward` is called on it.
         tasks: task to its loss before weighting.
         diagnostics: without gradient, `norm/...` of the identity embeddings, and `loss/contrastive` if there is one.
             `norm/penalty` is the penalty in the identity loss: with losses of branches, the mean over the fused embedding and

@@ -78,7 +78,8 @@ def _reachable_configs(
 ) -> Iterator[Config]:
     """The configs of the trials in which the dimension is active.
 
-    One for each assignment of its parents and combination of values of the other searched settings in `condition.settings`.
+    One for each combination of values of the settings in its `when` (its parents) and of the other searched settings in
+    `condition.settings`.
     """
     for assignment in parent_assignments(dimension, dimensions):
         free = [name for name in condition.settings if name in dimensions and name not in assignment and name != dimension.name]

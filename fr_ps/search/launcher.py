@@ -167,13 +167,13 @@ def _supervise_workers(search: RunningSearch, run: Run | None) -> None:
         _log_params(search, run)
     monitor = ProgressMonitor(spec, search.study, run)
     finished = monitor.finished
-    echo(f"study {search.study.study_name}: {finished} of {spec.trials} trials have ended; {search.workers} workers")
+    echo(f"study {search.study.study_name}: {finished} of {spec.max_trials} trials have ended; {search.workers} workers")
     with_database_retries(lambda: monitor.poll(no_progress))  # adds the best/... metrics that an earlier leader did not log
     if search.all_finished:
         return
     logs = run.folder if run is not None else search.runs / f"{search.run_info.id}-helpers"
     job = spec.as_json() | {"parent": asdict(search.parent), "threads": search.threads, "began": time.time()}
-    with progress("search", spec.trials, "trials") as advance:
+    with progress("search", spec.max_trials, "trials") as advance:
         advance(finished)
         jobs = {logs / f"worker-{index}.log": job for index in range(search.workers)}
         run_workers(jobs, lambda: with_database_retries(lambda: monitor.poll(advance)))
@@ -183,7 +183,7 @@ def _log_params(search: RunningSearch, run: Run) -> None:
     spec, config = search.spec, search.spec.config
     goal = ", ".join(f"{direction} {name}" for name, direction in config.objectives.items())
     settings = {"objectives": goal, "sampler": config.sampler.name, "pruner": config.pruner.name}
-    settings |= {"seed": str(config.study.seed), "trials": str(spec.trials)}
+    settings |= {"seed": str(config.study.seed), "trials": str(spec.max_trials)}
     run.log_params({f"search/{name}": value for name, value in settings.items()})
     run.log_params({f"space/{dimension.name}": dimension.text for dimension in spec.space.dimensions})
     run.set_tags({"fr_ps.kind": "search", "fr_ps.study": config.study.name})

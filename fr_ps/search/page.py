@@ -142,7 +142,7 @@ def _head_html(title: str, spec: StudySpec, study: optuna.Study, comparison: Com
     counts = ", ".join(f"{count} {state}" for state, count in state_counts(study).items() if count)
     data = spec.base.data
     about = (
-        f"{goal}; {spec.trials} trials of at most {spec.max_epochs} epochs ({counts or 'none started'}); data {data.root}, "
+        f"{goal}; {spec.max_trials} trials of at most {spec.max_epochs} epochs ({counts or 'none started'}); data {data.root}, "
         f"{' + '.join(data.modalities)}; sampler {config.sampler.name}, pruner {config.pruner.name}"
     )
     best = best_trial(study)

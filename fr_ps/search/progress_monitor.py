@@ -28,7 +28,7 @@ class ProgressMonitor:
 
     def __init__(self, spec: StudySpec, study: optuna.Study, run: Run | None) -> None:
         self.spec, self.study, self.run = spec, study, run
-        self.reported = set(read_slots(study, spec.trials).finished)
+        self.reported = set(read_slots(study, spec.max_trials).finished)
 
     @property
     def finished(self) -> int:
@@ -41,7 +41,7 @@ class ProgressMonitor:
         Returns:
             number of all ended trials.
         """
-        finished = read_slots(self.study, self.spec.trials).finished
+        finished = read_slots(self.study, self.spec.max_trials).finished
         trials = self.study.get_trials(deepcopy=False)
         for number in sorted(set(finished) - self.reported):
             self.reported.add(number)

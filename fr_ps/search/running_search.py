@@ -43,7 +43,7 @@ class RunningSearch:
     @property
     def all_finished(self) -> bool:
         """Whether every trial has ended."""
-        return read_slots(self.study, self.spec.trials).all_finished
+        return read_slots(self.study, self.spec.max_trials).all_finished
 
     def mlflow_address(self, mlflow_id: str | None) -> str:
         """The page of a run on the tracking server; empty without a server, or before the run is there."""

@@ -43,8 +43,8 @@ class StudySpec:
         return list(self.config.objectives)
 
     @property
-    def trials(self) -> int:
-        """Number of trials; with a grid at most its combinations."""
+    def max_trials(self) -> int:
+        """Number of trials of the budget; with a grid at most its combinations."""
         trials = self.config.budget.trials
         return min(trials, len(self.grid)) if self.grid else trials
 

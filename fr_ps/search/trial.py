@@ -24,7 +24,7 @@ from fr_ps.search.space import Value, params_to_settings
 from fr_ps.search.spec import StudySpec
 from fr_ps.search.storage import Storage, with_database_retries
 from fr_ps.search.trial_queue import EPOCHS, HOST, MLFLOW_RUN, OUTCOME, REASON, RUN, finish_trial, heartbeat
-from fr_ps.tracking.lifecycle import resume_run, start_run
+from fr_ps.tracking.lifecycle import TRIAL_TIMEOUT, resume_run, start_run
 from fr_ps.tracking.run import Run, RunStopped, new_run_id
 from fr_ps.tracking.run_folder import RUN_INFO_FILE, ParentRun
 from fr_ps.tracking.run_lock import is_locked
@@ -34,12 +34,6 @@ from fr_ps.training.train import FitResult, fit
 TRIAL_TAG = "fr_ps.trial"
 _EPOCH_METRIC = "train/loss/total"
 """A metric that every epoch of a training logs."""
-_DELIVERY_TIMEOUT = 3.0
-"""At its end, a trial waits until its events are delivered to MLflow, at most this many seconds without an acknowledgement.
-
-Events that are still undelivered then are sent later. When all trials have ended, the leader sends those of the trials on its
-machine. For trials on another machine, the user runs `fr-ps sync` there.
-"""
 _FINAL_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 Echo = Callable[[str], None]
 
@@ -111,26 +105,7 @@ def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult | N
     storage, study = context.storage, context.study
     with heartbeat(storage, study, number), suppress(UpdateFinishedTrialError):
         trial, params = with_database_retries(lambda: _sample_params(context, number, slot))
-        with suppress(RunStopped, _TrialFailed), _open_run(context, trial) as run:
-            run.set_tags({TRIAL_TAG: str(number), "fr_ps.study": study.study_name, f"{TRIAL_TAG}_state": "running"})
-            try:
-                result = _train_or_copy(context, trial, params, run)
-            except (KeyboardInterrupt, SystemExit):
-                run.set_tags({f"{TRIAL_TAG}_state": "stopped"})
-                raise
-            note = markdown_lines([f"trial {number}: {result.outcome}. {result.reason}"])
-            tags = {f"{TRIAL_TAG}_state": result.outcome, f"{TRIAL_TAG}_reason": result.reason}
-            # Not above, because `fit` sets the kind to `train`.
-            run.set_tags(tags | {"fr_ps.kind": "trial", "mlflow.note.content": note})
-            if result.values:
-                # The metrics are named as in the study's run and in other trainings: one column of MLflow's table sorts all.
-                run.log_metrics(
-                    {f"best/{name}": value for name, value in zip(context.spec.objectives, result.values)}, result.epochs
-                )
-            if result.outcome == "pruned":
-                raise RunStopped
-            if result.outcome == "failed":
-                raise _TrialFailed
+        run, result = _train_in_run(context, trial, params)
         attributes: dict[str, str | int] = {OUTCOME: result.outcome, REASON: result.reason, EPOCHS: result.epochs, RUN: run.id}
         # Stored at the end of the trial: the delivery thread sets `mlflow_id` once MLflow has created the run, which may be long
         # after the trial has started.
@@ -168,17 +143,40 @@ def _sample_params(context: WorkerContext, number: int, slot: int) -> tuple[optu
     return trial, spec.space.suggest(trial)
 
 
+def _train_in_run(context: WorkerContext, trial: optuna.Trial, params: dict[str, Value]) -> tuple[Run, TrialResult]:
+    """The run of the trial, which has ended with the status of the outcome, and the result."""
+    with suppress(RunStopped, _TrialFailed), _open_run(context, trial) as run:
+        run.set_tags({TRIAL_TAG: str(trial.number), "fr_ps.study": context.study.study_name, f"{TRIAL_TAG}_state": "running"})
+        try:
+            result = _train_or_copy(context, trial, params, run)
+        except (KeyboardInterrupt, SystemExit, DiskFullError):
+            run.set_tags({f"{TRIAL_TAG}_state": "stopped"})
+            raise
+        note = markdown_lines([f"trial {trial.number}: {result.outcome}. {result.reason}"])
+        tags = {f"{TRIAL_TAG}_state": result.outcome, f"{TRIAL_TAG}_reason": result.reason}
+        # `fr_ps.kind` is set after the training, because `fit` sets it to `train`.
+        run.set_tags(tags | {"fr_ps.kind": "trial", "mlflow.note.content": note})
+        if result.values:
+            # The metrics are named as in the study's run and in other trainings: one column of MLflow's table sorts all.
+            run.log_metrics({f"best/{name}": value for name, value in zip(context.spec.objectives, result.values)}, result.epochs)
+        if result.outcome == "pruned":
+            raise RunStopped  # the status KILLED
+        if result.outcome == "failed":
+            raise _TrialFailed  # the status FAILED
+    return run, result
+
+
 def _open_run(context: WorkerContext, trial: optuna.Trial) -> AbstractContextManager[Run]:
     """The trial's earlier run, where its folder is on this machine and no process holds its lock; otherwise a new run."""
     system_metrics = context.spec.base.train.system_metrics
     earlier = trial_run_id(trial)
     folder = context.runs / earlier
     if earlier and (folder / RUN_INFO_FILE).is_file() and not is_locked(folder):
-        return resume_run(folder, context.echo, _DELIVERY_TIMEOUT, system_metrics)
+        return resume_run(folder, context.echo, TRIAL_TIMEOUT, system_metrics)
     run_id = new_run_id()
     with_database_retries(lambda: _set_attributes(trial, {RUN: run_id, HOST: socket.gethostname()}))
     name = f"{context.study.study_name}-{trial.number:03d}"
-    return start_run(name, context.runs, context.echo, context.parent, _DELIVERY_TIMEOUT, run_id, system_metrics)
+    return start_run(name, context.runs, context.echo, context.parent, TRIAL_TIMEOUT, run_id, system_metrics)
 
 
 def _set_attributes(trial: optuna.Trial, attributes: Mapping[str, str | int]) -> None:

@@ -84,11 +84,11 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
     gc.freeze()  # makes `gc.collect` below faster: it skips the objects that exist now
     while True:
         start_new = not with_database_retries(lambda: hours_or_epochs_exhausted(spec, study, started_at))
-        slots_without_trial = _run_next_trial(context, start_new)
-        if slots_without_trial is None:  # a trial was run
+        slots = _run_next_trial(context, start_new)
+        if slots is None:  # a trial was run
             continue
-        # Slots that are ready but were not acquired: another worker was faster.
-        if not slots_without_trial.running and not (start_new and slots_without_trial.ready):
+        # A slot that is ready was acquired by another worker in the meantime. A running trial may need a retry.
+        if not slots.running and not (start_new and slots.ready):
             return
         time.sleep(_POLL_SECONDS)
 
@@ -105,7 +105,7 @@ def _run_next_trial(context: WorkerContext, start_new: bool) -> TrialSlots | Non
     acquired: list[int] = []
 
     def acquire_next() -> TrialSlots:
-        number, slots = acquire(storage, study, context.spec.trials, start_new)
+        number, slots = acquire(storage, study, context.spec.max_trials, start_new)
         acquired.extend([] if number is None else [number])
         return slots
 
@@ -117,7 +117,7 @@ def _run_next_trial(context: WorkerContext, start_new: bool) -> TrialSlots | Non
         result = run_trial(context, number, slots.slot_of(number))
         if result:
             context.echo(f"trial {number}: {result.outcome} {result.values or ''} {result.reason}")
-        with_database_retries(lambda: prune_checkpoints(study, context.runs))
+        with_database_retries(lambda: remove_ended_checkpoints(study, context.runs))
         gc.collect()  # reference cycles hold the tensors of the training
         return None
     except (KeyboardInterrupt, SystemExit, DiskFullError):
@@ -146,7 +146,7 @@ def total_epochs(study: optuna.Study) -> int:
     )
 
 
-def prune_checkpoints(study: optuna.Study, runs: Path) -> None:
+def remove_ended_checkpoints(study: optuna.Study, runs: Path) -> None:
     """Remove the checkpoints of ended trials from this machine, except `checkpoints/best` of the best trials.
 
     Otherwise the checkpoints of some twenty trials fill a disk. Waiting, running and killed trials resume from theirs, so these

@@ -24,6 +24,12 @@ from fr_ps.tracking.run_folder import RUN_INFO_FILE, ParentRun, RunInfo, find_ru
 from fr_ps.tracking.run_lock import run_lock
 from fr_ps.tracking.uris import redacted_uri
 
+TRIAL_TIMEOUT = 3.0
+"""`timeout` of the run of a trial, with which Ctrl-C during the wait raises KeyboardInterrupt, so that the worker stops.
+
+Events that are still undelivered then are sent later. When all trials have ended, the leader sends those of the trials on its
+machine. For trials on another machine, the user runs `fr-ps sync` there.
+"""
 _TIMEOUT, _TIMEOUT_UNFINISHED, _SILENT_WAIT = 60.0, 10.0, 3.0
 
 
@@ -225,10 +231,10 @@ def _send_status(status: RunStatus, sink: MlflowSink, echo: Echo) -> None:
 def _await_delivery(delivery: DeliveryThread, timeout: float, echo: Echo) -> bool:
     """Wait for the delivery; returns whether all is delivered.
 
-    Ctrl-C ends only the wait, as the run has its final status. With a `timeout` of at most `_SILENT_WAIT`, as for trials, Ctrl-C
-    raises KeyboardInterrupt.
+    Ctrl-C ends only the wait, as the run has its final status. With a `timeout` of at most `TRIAL_TIMEOUT`, it raises
+    KeyboardInterrupt.
     """
-    if timeout <= _SILENT_WAIT:  # a trial: KeyboardInterrupt has to reach the worker, which then stops
+    if timeout <= TRIAL_TIMEOUT:
         return delivery.finish(timeout)
     try:
         if delivery.finish(_SILENT_WAIT):

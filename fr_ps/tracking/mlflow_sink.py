@@ -1,4 +1,4 @@
-"""Sends the journal of a run to MLflow. The MLflow run is created once; sending an event twice has no effect."""
+"""Sends the journal of a run to MLflow. The MLflow run is created once; sending an event again has no further effect."""
 
 import json
 import logging
@@ -104,8 +104,8 @@ class MlflowSink:
         """Return `mlflow_id`, from `run.json`, if that MLflow run is this run or can be adopted; None if it is unavailable.
 
         A run that `mlflow run` created for this process can be adopted: it has no `RUN_ID_TAG`, and did not end before this
-        run started. (After an outage, it may have ended since.) Name and tag are set only on adoption, as the user may rename
-        the run later.
+        run started. (It may have ended later: after an outage, the first delivery can come after the end of the command.) Name
+        and tag are set only on adoption, as the user may rename the run later.
         """
         delivered = (self.folder / DELIVERED_FILE).exists()
         try:

@@ -105,16 +105,18 @@ class BatchLoader:
             epoch: of the batches.
             start: number of the first batch.
         """
-        numbers = range(start, len(batches))
         if not self.map_source.prefetch:
-            for number in numbers:
+            for number in range(start, len(batches)):
                 yield self.load(batches[number], epoch, number)
             return
+        if start >= len(batches):
+            return
         with ThreadPoolExecutor(1, "maps") as executor:
-            pending = [executor.submit(self._read, batches[number]) for number in numbers[:1]]
-            for number in numbers:
-                maps = pending.pop().result()
-                pending = [executor.submit(self._read, batches[ahead]) for ahead in numbers[number + 1 - start :][:1]]
+            next_maps = executor.submit(self._read, batches[start])
+            for number in range(start, len(batches)):
+                maps = next_maps.result()
+                if number + 1 < len(batches):
+                    next_maps = executor.submit(self._read, batches[number + 1])
                 yield self._augmented(maps, batches[number], epoch, number)
 
     def load(self, indices: np.ndarray, epoch: int, batch_number: int) -> Batch:

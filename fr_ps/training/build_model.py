@@ -37,7 +37,9 @@ def resolve_branch_folders(config: Config) -> BranchFolders:
 
 
 def branch_configs(config: Config, folders: BranchFolders, classes: Classes, size: int) -> dict[str, ModelConfig]:
-    """Branch to its settings: those of its trained run, but for those of the whole network, else `config.model`.
+    """Branch to its settings: `config.model`, or for a branch of a trained run those of that run.
+
+    The settings of the whole network are always those of `config.model`.
 
     Raises:
         InputError: the run's model has other inputs or classes.
@@ -48,7 +50,7 @@ def branch_configs(config: Config, folders: BranchFolders, classes: Classes, siz
         if name in folders:
             with _prefix_errors(name):
                 trained = read_branch_info(folders[name], name, config.joint, classes, size)
-            # These are settings of the whole network.
+            # The settings of the whole network.
             found[name] = replace(
                 trained.branches[name],
                 flip_average=config.model.flip_average,

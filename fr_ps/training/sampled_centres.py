@@ -35,7 +35,7 @@ def sampled_centres(
     processes draw one sample of all subjects, of which each takes its part, so that the sample does not depend on their number;
     and a step that accumulates several batches has one sample.
 
-    A graph from outside the context must not be alive: autograd has noted the shape of the weights in it.
+    No autograd graph that was built before the context may still be in use: it has recorded the shape of all weights.
 
     Args:
         losses: of equally many subjects.
@@ -56,8 +56,8 @@ def sampled_centres(
 def sample_subjects(num_subjects: int, subjects: Tensor, share: float, seed: int) -> Tensor:
     """The numbers of the given `subjects` and of uniformly drawn others, ascending, on the device of `subjects`.
 
-    Together they are `share` of `num_subjects`, rounded up, or as many as there are `subjects` if these are more. A pure function
-    of the arguments on each kind of device; nothing waits for a GPU.
+    Their number is `share` of `num_subjects`, rounded up, or B if that is larger, and at most `num_subjects`. A pure function of
+    the arguments on each kind of device; nothing waits for a GPU.
 
     Args:
         num_subjects: number of subjects.

@@ -58,7 +58,7 @@ class GracefulStop:
             raise StopRequested(number)
 
     def check_alone(self, _items: float = 0) -> None:
-        """`check` between points that all processes reach; an `OnProgress` callback. With several processes it does nothing."""
+        """`check` for places that the processes do not reach together; it does nothing if there are several. An `OnProgress`."""
         if world_size() == 1:
             self.check()
 

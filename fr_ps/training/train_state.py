@@ -222,8 +222,8 @@ class TrainState:
         groups = self.optimizer.state_dict()["param_groups"]  # of today's settings: weight decay, momentum
         if len(groups) != len(saved["rates"]):
             raise ValueError(f"the optimizer has {len(groups)} groups of parameters, not {len(saved['rates'])}")
-        # Restored for the metric `train/lr` only, after a resume between the last step of an epoch and its end: `train_step` sets
-        # the rates of all other steps.
+        # The rates are needed only for the metric `train/lr`, if the training resumes after the last step of an epoch and before
+        # that metric is logged. Each step sets them again (`train_step`).
         return {"state": state, "param_groups": [group | {"lr": rate} for group, rate in zip(groups, saved["rates"])]}
 
 

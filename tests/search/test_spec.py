@@ -120,7 +120,7 @@ def test_a_shipped_study_survives_json(file: Path, monkeypatch: pytest.MonkeyPat
     again = spec_from_json(received)
     assert again == spec
     assert again.definition() == spec.definition()
-    assert (again.trials, again.max_epochs, again.objectives) == (spec.trials, spec.max_epochs, spec.objectives)
+    assert (again.max_trials, again.max_epochs, again.objectives) == (spec.max_trials, spec.max_epochs, spec.objectives)
     require_same_definition(spec.config.study.name, json.loads(json.dumps(spec.definition())), again.definition())
 
 
