@@ -17,6 +17,7 @@ from fr_ps.search.spec import build_study_spec
 from fr_ps.search.storage import Storage, open_study
 from fr_ps.search.trial import TrialResult, WorkerContext, run_trial, trial_run_id
 from fr_ps.search.trial_queue import acquire, release
+from fr_ps.tracking.journal import JOURNAL_FILE, read_events
 from fr_ps.tracking.listing import last_status
 from fr_ps.tracking.run import Run
 from fr_ps.tracking.run_folder import ParentRun
@@ -30,7 +31,7 @@ OBJECTIVE = "val/identity/auc"
 def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WorkerContext:
     """A study with one running trial; MLflow is unreachable."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", servers.refusing())
-    monkeypatch.setattr("fr_ps.search.trial._DELIVERY_TIMEOUT", 0.0)
+    monkeypatch.setattr("fr_ps.search.trial.TRIAL_TIMEOUT", 0.0)
     config = SearchConfig(
         space={"optim.lr": [0.1]},
         study=StudyConfig(name="s", storage=f"sqlite:///{tmp_path}/studies.db"),
@@ -92,7 +93,12 @@ def test_a_signal_or_a_full_disk_leaves_the_trial_running(
         ended_by(error, 1, context, monkeypatch)
     (trial,) = context.study.get_trials()
     assert (trial.state, trial.intermediate_values) == (TrialState.RUNNING, {1: 0.5})
-    assert last_status(context.runs / trial_run_id(trial)) == ("FAILED" if isinstance(error, DiskFullError) else "KILLED")
+    folder = context.runs / trial_run_id(trial)
+    assert last_status(folder) == ("FAILED" if isinstance(error, DiskFullError) else "KILLED")
+    states = [
+        event.data["fr_ps.trial_state"] for _, event in read_events(folder / JOURNAL_FILE) if "fr_ps.trial_state" in event.data
+    ]
+    assert states[-1] == "stopped"
 
 
 def test_with_several_objectives_a_resumed_trial_continues_its_epochs(
