@@ -24,7 +24,7 @@ class LossOutput(NamedTuple):
         tasks: task to its loss before weighting.
         diagnostics: without gradient, `norm/...` of the identity embeddings, and `loss/contrastive` if there is one.
             `norm/penalty` is the penalty in the identity loss: with losses of branches, the mean over the fused embedding and
-            those of the branches.
+            those of the branches. The task weighting reads it too.
     """
 
     total: Tensor

@@ -30,7 +30,7 @@ from fr_ps.tracking.run_lock import is_locked
 from fr_ps.tracking.sync import pending_runs, sync
 
 
-def report_results(search: RunningSearch, run: Run) -> None:
+def finish_search(search: RunningSearch, run: Run) -> None:
     """Write and print the results, and train the final runs.
 
     Raises:
@@ -59,7 +59,7 @@ def report_results(search: RunningSearch, run: Run) -> None:
     echo(f"\n{note[0]}")
     run.set_tags({f"{TRIAL_TAG}.best": str(best.number)})
     if spec.config.after.seeds:
-        comparison, lines = _report_final_runs(search, run, report)
+        comparison, lines = _train_and_report_final_runs(search, run, report)
         publish(comparison)
         note = [*lines[:1], *note, *lines[1:]]
     note.append(f"report: Artifacts, report/{PAGE_FILE}")
@@ -99,7 +99,7 @@ def _sync_trial_runs(search: RunningSearch) -> None:
             return
 
 
-def _report_final_runs(search: RunningSearch, run: Run, report: Path) -> tuple[Comparison, list[str]]:
+def _train_and_report_final_runs(search: RunningSearch, run: Run, report: Path) -> tuple[Comparison, list[str]]:
     """Train the final runs, measure the improvement, register the best run; returns that, and a line for each result."""
     spec, after = search.spec, search.spec.config.after
     echo(f"\ntraining the best settings and the base settings with {after.seeds} seeds each")

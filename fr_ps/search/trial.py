@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import optuna
 import torch
@@ -24,7 +24,7 @@ from fr_ps.search.space import Value, params_to_settings
 from fr_ps.search.spec import StudySpec
 from fr_ps.search.storage import Storage, with_database_retries
 from fr_ps.search.trial_queue import EPOCHS, HOST, MLFLOW_RUN, OUTCOME, REASON, RUN, finish_trial, heartbeat
-from fr_ps.tracking.lifecycle import TRIAL_TIMEOUT, resume_run, start_run
+from fr_ps.tracking.lifecycle import resume_run, start_run
 from fr_ps.tracking.run import Run, RunStopped, new_run_id
 from fr_ps.tracking.run_folder import RUN_INFO_FILE, ParentRun
 from fr_ps.tracking.run_lock import is_locked
@@ -34,6 +34,12 @@ from fr_ps.training.train import FitResult, fit
 TRIAL_TAG = "fr_ps.trial"
 _EPOCH_METRIC = "train/loss/total"
 """A metric that every epoch of a training logs."""
+_DELIVERY_TIMEOUT = 3.0
+"""Seconds without an acknowledgement from MLflow after which the end of a trial stops waiting for the delivery of its events.
+
+Undelivered events are sent later. When all trials have ended, the leader sends those of the trials on its machine. For trials on
+another machine, the user runs `fr-ps sync` there.
+"""
 _FINAL_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 Echo = Callable[[str], None]
 
@@ -172,11 +178,13 @@ def _open_run(context: WorkerContext, trial: optuna.Trial) -> AbstractContextMan
     earlier = trial_run_id(trial)
     folder = context.runs / earlier
     if earlier and (folder / RUN_INFO_FILE).is_file() and not is_locked(folder):
-        return resume_run(folder, context.echo, TRIAL_TIMEOUT, system_metrics)
+        return resume_run(folder, context.echo, _DELIVERY_TIMEOUT, system_metrics, interrupt_ends_wait=False)
     run_id = new_run_id()
     with_database_retries(lambda: _set_attributes(trial, {RUN: run_id, HOST: socket.gethostname()}))
     name = f"{context.study.study_name}-{trial.number:03d}"
-    return start_run(name, context.runs, context.echo, context.parent, TRIAL_TIMEOUT, run_id, system_metrics)
+    return start_run(
+        name, context.runs, context.echo, context.parent, _DELIVERY_TIMEOUT, run_id, system_metrics, interrupt_ends_wait=False
+    )
 
 
 def _set_attributes(trial: optuna.Trial, attributes: Mapping[str, str | int]) -> None:
@@ -255,7 +263,7 @@ def _objective_values(spec: StudySpec, result: FitResult) -> tuple[float, ...]:
     metrics = result.state.best_metrics.values
     network, size = result.state.ema.network, result.setup.info.size
     values = [COSTS[name](network, size) if name in COSTS else metrics[name] for name in spec.objectives]
-    return tuple(float(value) for value in values if value is not None)
+    return tuple(float(cast(float, value)) for value in values)  # defined, since `check_data_and_objectives` has checked it
 
 
 def _is_infeasible(error: Exception, epoch: int) -> bool:

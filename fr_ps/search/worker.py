@@ -87,7 +87,8 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
         slots = _run_next_trial(context, start_new)
         if slots is None:  # a trial was run
             continue
-        # A slot that is ready was acquired by another worker in the meantime. A running trial may need a retry.
+        # Otherwise a trial may still come: a running one may need a retry, and a slot that is ready was just acquired by another
+        # worker.
         if not slots.running and not (start_new and slots.ready):
             return
         time.sleep(_POLL_SECONDS)

@@ -24,12 +24,6 @@ from fr_ps.tracking.run_folder import RUN_INFO_FILE, ParentRun, RunInfo, find_ru
 from fr_ps.tracking.run_lock import run_lock
 from fr_ps.tracking.uris import redacted_uri
 
-TRIAL_TIMEOUT = 3.0
-"""`timeout` of the run of a trial, with which Ctrl-C during the wait raises KeyboardInterrupt, so that the worker stops.
-
-Events that are still undelivered then are sent later. When all trials have ended, the leader sends those of the trials on its
-machine. For trials on another machine, the user runs `fr-ps sync` there.
-"""
 _TIMEOUT, _TIMEOUT_UNFINISHED, _SILENT_WAIT = 60.0, 10.0, 3.0
 
 
@@ -47,6 +41,7 @@ def start_run(
     timeout: float = _TIMEOUT,
     run_id: str = "",
     system_metrics: bool = False,
+    interrupt_ends_wait: bool = True,
 ) -> Iterator[Run]:
     """Start a run with a new folder under `runs`.
 
@@ -65,6 +60,8 @@ def start_run(
         timeout: seconds without an acknowledgement from MLflow after which the end of the block stops waiting.
         run_id: id of the run's folder (not MLflow's id); empty: a new one.
         system_metrics: sample the machine, also without MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.
+        interrupt_ends_wait: whether Ctrl-C while the end of the block waits only ends the wait, since the run has its final
+            status; otherwise it raises KeyboardInterrupt.
 
     Raises:
         InputError: `runs` cannot be written.
@@ -78,11 +75,17 @@ def start_run(
                 info = replace(info, mlflow_id=None)
             info.write(folder)
         sync_folder(runs)
-        yield from _track(folder, info, echo, timeout, system_metrics)
+        yield from _track(folder, info, echo, timeout, system_metrics, interrupt_ends_wait)
 
 
 @contextmanager
-def resume_run(folder: Path, echo: Echo = echo_stderr, timeout: float = _TIMEOUT, system_metrics: bool = False) -> Iterator[Run]:
+def resume_run(
+    folder: Path,
+    echo: Echo = echo_stderr,
+    timeout: float = _TIMEOUT,
+    system_metrics: bool = False,
+    interrupt_ends_wait: bool = True,
+) -> Iterator[Run]:
     """Resume the run in `folder`: a context manager like `start_run`.
 
     Under `mlflow run`, MLflow has created an empty run for the command. It gets a tag with the id of the resumed run.
@@ -97,7 +100,7 @@ def resume_run(folder: Path, echo: Echo = echo_stderr, timeout: float = _TIMEOUT
         echo(f"tracking: run {info.id} stays in {display_uri(info)}; MLFLOW_TRACKING_URI names {given}")
     with run_lock(folder):
         placeholder = started_by_mlflow if started_by_mlflow != info.mlflow_id else None
-        yield from _track(folder, info, echo, timeout, system_metrics, placeholder)
+        yield from _track(folder, info, echo, timeout, system_metrics, interrupt_ends_wait, placeholder)
 
 
 def start_parent_run(name: str, runs: Path) -> tuple[RunInfo, ParentRun]:
@@ -154,7 +157,13 @@ def ensure_parent_folder(info: RunInfo, runs: Path) -> Path:
 
 
 def _track(
-    folder: Path, info: RunInfo, echo: Echo, timeout: float, system_metrics: bool, placeholder_id: str | None = None
+    folder: Path,
+    info: RunInfo,
+    echo: Echo,
+    timeout: float,
+    system_metrics: bool,
+    interrupt_ends_wait: bool,
+    placeholder_id: str | None = None,
 ) -> Iterator[Run]:
     """Open the journal, deliver it while the caller's block runs, and record the final status."""
     run = Run(folder)
@@ -184,15 +193,24 @@ def _track(
         status = "KILLED"
         raise
     finally:
-        _finish(run, status, delivery, sink, echo, timeout)
+        _finish(run, status, delivery, sink, echo, timeout, interrupt_ends_wait)
 
 
-def _finish(run: Run, status: RunStatus, delivery: DeliveryThread, sink: MlflowSink, echo: Echo, timeout: float) -> None:
+def _finish(
+    run: Run,
+    status: RunStatus,
+    delivery: DeliveryThread,
+    sink: MlflowSink,
+    echo: Echo,
+    timeout: float,
+    interrupt_ends_wait: bool,
+) -> None:
     """Record the final status, wait for the delivery, and report undelivered and rejected events."""
     try:
         if run.journal.is_present():
             _write_status(run, status, echo)
-        delivered = _await_delivery(delivery, min(timeout, _TIMEOUT if status == "FINISHED" else _TIMEOUT_UNFINISHED), echo)
+        limit = min(timeout, _TIMEOUT if status == "FINISHED" else _TIMEOUT_UNFINISHED)
+        delivered = _await_delivery(delivery, limit, echo, interrupt_ends_wait)
         if not run.journal.is_present():
             _send_status(status, sink, echo)
             echo(f"run {run.id}: {run.folder} was removed or replaced; MLflow has the events delivered before that")
@@ -228,15 +246,11 @@ def _send_status(status: RunStatus, sink: MlflowSink, echo: Echo) -> None:
         echo(f"tracking: cannot send the status {status} to MLflow ({one_line(error)})")
 
 
-def _await_delivery(delivery: DeliveryThread, timeout: float, echo: Echo) -> bool:
-    """Wait for the delivery; returns whether all is delivered.
-
-    Ctrl-C ends only the wait, as the run has its final status. With a `timeout` of at most `TRIAL_TIMEOUT`, it raises
-    KeyboardInterrupt.
-    """
-    if timeout <= TRIAL_TIMEOUT:
-        return delivery.finish(timeout)
+def _await_delivery(delivery: DeliveryThread, timeout: float, echo: Echo, interrupt_ends_wait: bool) -> bool:
+    """Wait for the delivery; returns whether all is delivered. `interrupt_ends_wait` as in `start_run`."""
     try:
+        if timeout <= _SILENT_WAIT:
+            return delivery.finish(timeout)
         if delivery.finish(_SILENT_WAIT):
             return True
         echo(
@@ -245,4 +259,6 @@ def _await_delivery(delivery: DeliveryThread, timeout: float, echo: Echo) -> boo
         )
         return delivery.finish(timeout)
     except KeyboardInterrupt:
+        if not interrupt_ends_wait:
+            raise
         return False

@@ -39,7 +39,7 @@ def resolve_branch_folders(config: Config) -> BranchFolders:
 def branch_configs(config: Config, folders: BranchFolders, classes: Classes, size: int) -> dict[str, ModelConfig]:
     """Branch to its settings: `config.model`, or for a branch of a trained run those of that run.
 
-    The settings of the whole network are always those of `config.model`.
+    The four settings that concern the whole network and not a branch, below, are those of `config.model` in every case.
 
     Raises:
         InputError: the run's model has other inputs or classes.
@@ -50,7 +50,6 @@ def branch_configs(config: Config, folders: BranchFolders, classes: Classes, siz
         if name in folders:
             with _prefix_errors(name):
                 trained = read_branch_info(folders[name], name, config.joint, classes, size)
-            # The settings of the whole network.
             found[name] = replace(
                 trained.branches[name],
                 flip_average=config.model.flip_average,

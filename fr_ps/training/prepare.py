@@ -1,4 +1,4 @@
-"""What a training needs before its run: device, data, split and network. All errors of data and settings are raised here."""
+"""What a training needs before its run: device, data, split and network. Their errors are raised here and leave no run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from fr_ps.tracking.run_folder import list_checkpoints
 from fr_ps.training.batch_loader import BatchLoader
 from fr_ps.training.build_model import build_model, resolve_branch_folders
 from fr_ps.training.early_stopping import BestTracker
+from fr_ps.training.schedule import check_lowest_rate
 from fr_ps.training.setup import TrainingSetup, build_setup
 
 _RANDOM_WIDTH = 16
@@ -57,8 +58,9 @@ def prepare_training(config: Config, echo: Callable[[str], None], folder: Path |
         folder: folder of the run, if it exists; with a checkpoint in it, `model.weights` is not loaded.
 
     Raises:
-        InputError: device, data, split, branches or weights cannot be used.
+        InputError: device, data, split, branches, weights or the schedule cannot be used.
     """
+    check_lowest_rate(config.schedule, lr=config.optim.lr)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     device = process_device(config.device)

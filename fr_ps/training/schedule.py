@@ -17,11 +17,7 @@ def build_schedule(config: ScheduleConfig, *, lr: float, epochs: int, steps_per_
         lr: peak learning rate.
         epochs: number of epochs.
         steps_per_epoch: optimizer steps per epoch.
-
-    Raises:
-        InputError: see `check_lowest_rate`.
     """
-    check_lowest_rate(config, lr=lr)
     warmup_steps = round(steps_per_epoch * config.warmup_epochs)
     decay_steps = max(steps_per_epoch * epochs - warmup_steps, 1)
     first_cycle = max(round(steps_per_epoch * config.restart_epochs), 1)

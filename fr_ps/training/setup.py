@@ -55,7 +55,9 @@ def build_setup(
     dataset = open_training_data(config, echo)
     split = make_split(dataset.labels, config.data, dataset.left_out)
     check_leakage(branch_folders, dataset.labels, split, config.data.protocol)
-    loader = BatchLoader(dataset, split.train, config.batch, config.augment, config.train.seed, device, config.fusion.dropout)
+    loader = BatchLoader(
+        dataset, split.train, config.batch, config.augment, config.train.seed, device, modality_dropout=config.fusion.dropout
+    )
     classes = dataset.labels.classes
     info = ModelInfo(
         branches=branch_configs(config, branch_folders, classes, dataset.store.map_size),

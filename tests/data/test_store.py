@@ -176,7 +176,7 @@ def test_relative_and_linked_roots_share_the_pack(root, monkeypatch, tmp_path):
     (tmp_path / "link").symlink_to(root)
     assert opened(tmp_path / "link")[1] == 0
     monkeypatch.chdir(root)
-    assert opened(Path("."))[1] == 0
+    assert opened(Path())[1] == 0
 
 
 def test_a_changed_map_is_packed_again_and_the_old_pack_is_removed(root):

@@ -31,7 +31,7 @@ OBJECTIVE = "val/identity/auc"
 def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WorkerContext:
     """A study with one running trial; MLflow is unreachable."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", servers.refusing())
-    monkeypatch.setattr("fr_ps.search.trial.TRIAL_TIMEOUT", 0.0)
+    monkeypatch.setattr("fr_ps.search.trial._DELIVERY_TIMEOUT", 0.0)
     config = SearchConfig(
         space={"optim.lr": [0.1]},
         study=StudyConfig(name="s", storage=f"sqlite:///{tmp_path}/studies.db"),

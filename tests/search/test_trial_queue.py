@@ -314,7 +314,7 @@ def test_a_worker_whose_lease_expired_discards_the_result_and_continues(
         assert other.acquire() == 1
         return TrialResult("complete", (0.75,), epochs=1)
 
-    monkeypatch.setattr("fr_ps.search.trial.TRIAL_TIMEOUT", 0.0)
+    monkeypatch.setattr("fr_ps.search.trial._DELIVERY_TIMEOUT", 0.0)
     monkeypatch.setattr("fr_ps.search.trial._train_or_copy", train_trial)
     assert one.acquire() == 0
     context = WorkerContext(spec, one.storage, one.study, ParentRun("", ""), tmp_path / "runs", lines.append)

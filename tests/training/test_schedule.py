@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LRScheduler, PolynomialLR
 
 from fr_ps.config import ScheduleConfig
-from fr_ps.training.schedule import build_schedule, reversal_alpha, warmup_note
+from fr_ps.training.schedule import build_schedule, check_lowest_rate, reversal_alpha, warmup_note
 from tests.conftest import AssertRejected
 
 
@@ -166,6 +166,6 @@ def test_a_warm_up_that_outlasts_the_training_is_noted_with_the_rate_that_is_rea
 def test_a_cosine_that_would_rise_is_rejected_where_it_is_used(rejected: AssertRejected) -> None:
     above = ScheduleConfig(name="cosine", lowest=0.01)
     with rejected("schedule.lowest is 0.01; expected at most optim.lr (0.001)"):
-        build_schedule(above, lr=0.001, epochs=1, steps_per_epoch=1)
-    build_schedule(above, lr=0.01, epochs=1, steps_per_epoch=1)
-    build_schedule(ScheduleConfig(name="polynomial", lowest=0.01), lr=0.001, epochs=1, steps_per_epoch=1)
+        check_lowest_rate(above, lr=0.001)
+    check_lowest_rate(above, lr=0.01)
+    check_lowest_rate(ScheduleConfig(name="polynomial", lowest=0.01), lr=0.001)

@@ -20,6 +20,7 @@ from fr_ps.config import (
     ModelConfig,
     OptimConfig,
     PrepareConfig,
+    ScheduleConfig,
     SyntheticConfig,
     TrainConfig,
 )
@@ -170,6 +171,12 @@ def test_a_training_killed_while_it_reads_its_data_is_resumed_without_its_id(pre
     run.set_status("KILLED")
     run.journal.close()
     assert find_resumable_run("", tmp_path) == tmp_path / "one"
+
+
+def test_a_schedule_that_would_rise_is_rejected_before_the_run(prepared, rejected):
+    config = replace(small_config(prepared), schedule=ScheduleConfig(name="cosine", lowest=0.5))
+    with rejected("schedule.lowest is 0.5; expected at most optim.lr"):
+        prepare_training(config, lambda _: None)
 
 
 def test_the_selected_metric_is_checked_once_and_not_on_resume(prepared, rejected):
