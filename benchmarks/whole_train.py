@@ -3,7 +3,7 @@
 Whole: from the end of the imports to the return of the command: data, network, all epochs with validation and checkpoints,
 test, figures, report, model card, and the delivery to MLflow on SQLite. Bare: the time of one forward, losses, backward and
 optimizer step on tensors in memory, times the number of steps; measured before and after the training. The built-in faces are
-rendered before.
+rendered before. The stages of the whole are from cProfile in the main thread.
 
     python benchmarks/whole_train.py
 """
@@ -16,9 +16,27 @@ from dataclasses import replace
 from typing import Any
 
 from common import Measurement, argument_parser, limit_threads, make_trainer, report
+from profile_time import Functions, Profile, Profiled
 from training_loops import EXPERIMENTS, bare_step
 
 _BARE_STEPS = 15
+STAGES: Functions = {
+    "open data, split": ("setup.py", "build_setup"),
+    "build the network": ("build_model.py", "build_model"),
+    "fit the linear embedding": ("fit_linear.py", "fit_linear_embedding"),
+    "load and augment the batches": ("batch_loader.py", "load"),
+    "forward": ("trainer.py", "_forward"),
+    "losses": ("multitask.py", "forward"),
+    "backward": ("_tensor.py", "backward"),
+    "gradient norm": ("sharded_centres.py", "total_grad_norm"),
+    "clipping": ("clip_grad.py", "_clip_grads_with_norm_"),
+    "optimizer": ("divergence.py", "step"),
+    "validation": ("trainer.py", "validate"),
+    "logging, checkpoint copy": ("trainer.py", "end_epoch"),
+    "test": ("finalize.py", "evaluate_best"),
+    "figures, report, model cards": ("finalize.py", "log_artifacts"),
+    "wait for MLflow": ("delivery.py", "finish"),
+}
 
 
 def main() -> None:
@@ -32,13 +50,16 @@ def main() -> None:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
         os.chdir(folder)
         whole, bare, steps = measure(flags, options.threads)
-    ratio = bare * steps / whole
+    ratio = bare * steps / whole.seconds
     numbers = {"whole_train_ratio": Measurement(ratio, 0.9, "higher", "bare steps over the whole train, in time")}
-    report(numbers, [[steps, 1000 * bare, bare * steps, whole]], ["steps", "ms per bare step", "bare s", "whole s"], options.json)
+    rest = whole.seconds - sum(whole.stages.values())
+    stages = [(f"whole: {name}", seconds) for name, seconds in [*whole.stages.items(), ("rest", rest)]]
+    parts = [(f"{steps} bare steps of {1000 * bare:.0f} ms", bare * steps), ("whole", whole.seconds), *stages]
+    report(numbers, [[name, s, s / whole.seconds] for name, s in parts], ["", "s", "of the whole"], options.json)
 
 
-def measure(flags: list[str], threads: int) -> tuple[float, float, int]:
-    """Seconds of the whole training and of one bare step, and the number of steps."""
+def measure(flags: list[str], threads: int) -> tuple[Profiled, float, int]:
+    """The whole training and its stages, seconds of one bare step, and the number of steps."""
     import torch
 
     from fr_ps.arguments import training_config
@@ -50,12 +71,16 @@ def measure(flags: list[str], threads: int) -> tuple[float, float, int]:
     config = replace(config, train=replace(config.train, threads=threads))
     trainer = make_trainer(config, config.synthetic.people * config.synthetic.sessions)  # imports, renders and packs
     before = time_bare_steps(trainer)
-    started = time.perf_counter()
-    code = fr_ps(["train", *flags, f"--train.threads={threads}"])
-    whole = time.perf_counter() - started
+    profile = Profile()
+    with profile.record():
+        code = fr_ps(["train", *flags, f"--train.threads={threads}"])
     if code:
         raise SystemExit(f"fr-ps train ended with code {code}")
-    return whole, statistics.median([*before, *time_bare_steps(trainer)]), trainer.steps_per_epoch * config.train.epochs
+    return (
+        profile.task(STAGES),
+        statistics.median([*before, *time_bare_steps(trainer)]),
+        trainer.steps_per_epoch * config.train.epochs,
+    )
 
 
 def time_bare_steps(trainer: Any) -> list[float]:

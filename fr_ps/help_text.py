@@ -49,7 +49,7 @@ def help_text(parser: argparse.ArgumentParser, everything: bool = False) -> str:
         parser: of the command.
         everything: explain all settings, with their whole texts.
     """
-    lines = textwrap.wrap(parser.description or "", _WIDTH)
+    lines = _wrap(parser.description or "", _WIDTH)
     has_settings = any("." in _flag(one) for one in parser._actions)
     for group in parser._action_groups:
         actions = [one for one in group._group_actions if not _is_hidden(one, has_settings, everything)]
@@ -61,7 +61,7 @@ def help_text(parser: argparse.ArgumentParser, everything: bool = False) -> str:
             if is_settings
             else str(group.title).removeprefix("positional ")
         )
-        lines += ["", *textwrap.wrap(title.rstrip(".:") + ":", _WIDTH)]
+        lines += ["", *_wrap(title.rstrip(".:") + ":", _WIDTH)]
         if isinstance(actions[0], argparse._SubParsersAction):
             lines += [line for one in actions[0]._choices_actions for line in entry(one.dest, one.help or "")]
             continue
@@ -75,7 +75,7 @@ def help_text(parser: argparse.ArgumentParser, everything: bool = False) -> str:
 
 def entry(label: str, text: str, column: int = _COLUMN) -> Iterator[str]:
     """The lines of a flag or command: its label, and beside it, from `column` on, its text."""
-    wrapped = textwrap.wrap(text, _WIDTH - column) or [""]
+    wrapped = _wrap(text, _WIDTH - column) or [""]
     first = f"  {label}"
     if len(first) + 2 > column:
         yield first
@@ -83,6 +83,11 @@ def entry(label: str, text: str, column: int = _COLUMN) -> Iterator[str]:
         yield f"{first:{column}}{wrapped.pop(0)}".rstrip()
     for line in wrapped:
         yield " " * column + line
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """The text in lines. Commands as `fr-ps` are not broken."""
+    return textwrap.wrap(text, width, break_on_hyphens=False)
 
 
 def _is_hidden(action: argparse.Action, has_settings: bool, everything: bool) -> bool:

@@ -61,6 +61,7 @@ def test_help_has_all_flags_of_a_command_in_100_columns(command):
     load_command(command).add_arguments(parser)
     text = help_text(parser)
     assert max(map(len, text.splitlines())) <= 100
+    assert not any(line.endswith("fr-") for line in text.splitlines())
     groups = {flag.partition(".")[0] for flag in parser._option_string_actions if "." in flag}
     flags = {flag for flag in parser._option_string_actions if flag.startswith("--") and "." not in flag}
     flags -= groups | {"--help_all", "--print_config"}

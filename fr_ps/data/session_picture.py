@@ -128,13 +128,13 @@ def _map_tiles(view: SessionView) -> list[Tile]:
         Tile(f"mask: {view.mask.mean():.0%} of the square", to_gray(view.mask.astype(float), 0, 1)),
         Tile("albedo", to_gray(view.albedo, 0, albedo_white(view))),
         Tile("normals (OpenGL colours)", encode_normals(view.normal)),
-        Tile(f"depth: {near - far:.0f} pixels, near is bright", to_gray(view.depth, far, max(near, far + 1e-6))),
-        Tile("confidence: 1 is white", to_gray(view.confidence, 0, 1)),
+        Tile(f"depth: range {near - far:.0f} pixels; near is bright", to_gray(view.depth, far, max(near, far + 1e-6))),
+        Tile("confidence: white is 1", to_gray(view.confidence, 0, 1)),
     ]
     if view.recorded:
         white = RESIDUAL_WHITE * display_white(view.recorded.pictures[:, view.mask])
         residual = to_gray(view.recorded.residual * view.mask, 0, white)
-        tiles.append(Tile(f"residual: {residual_share(view):.1%}, {RESIDUAL_WHITE:.0%} is white", residual))
+        tiles.append(Tile(f"residual: {100 * residual_share(view):.1f} %; white is {100 * RESIDUAL_WHITE:.0f} %", residual))
     return tiles
 
 
@@ -150,7 +150,7 @@ def _relit_tiles(view: SessionView) -> list[Tile]:
 def _describe_light(light: np.ndarray) -> str:
     """Azimuth and elevation of a unit vector in degrees, with the signs of lights.csv."""
     azimuth, elevation = np.degrees([np.arctan2(-light[0], light[2]), np.arcsin(np.clip(light[1], -1, 1))])
-    return f"azimuth {round(azimuth)}, elevation {round(elevation)}"  # an int has no "-0"
+    return f"azimuth {round(azimuth)}°, elevation {round(elevation)}°"  # an int has no "-0"
 
 
 def _fit(picture: np.ndarray) -> Image.Image:

@@ -22,10 +22,10 @@ from fr_ps.tables import SessionKey, suggest_session
 
 CONFIDENCE_FILE = "confidence.npy"
 QUALITY_MEANINGS = {
-    "residual": "of least squares, relative; lights, motion, shadows, highlights",
-    "imbalance": "the same for the mean pixel; a light that failed",
+    "residual": "relative error of the least-squares fit: wrong lights, motion, shadows, highlights",
+    "imbalance": "the same for the mean of the pixels: a light that failed or differs in intensity",
     "shadowed": "share of observations in shadow",
-    "integrability": "degrees between the normals and those of the depth",
+    "integrability": "degrees between the normals and those of the depth map",
     "saturated": "share of observations at the camera's limit",
 }
 """Measure of `session_quality` to its meaning. Lower is better in every measure."""

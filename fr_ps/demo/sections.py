@@ -13,10 +13,13 @@ from fr_ps.models.thresholds import ValidationThreshold
 from fr_ps.report.html_page import escape_text
 from fr_ps.report.session_page import render_relight_page
 from fr_ps.report.table import format_cell
-from fr_ps.serving.gallery import Gallery
-from fr_ps.tables import SessionKey
+from fr_ps.serving.gallery import Gallery, normalize_rows
 
 SEARCH_CAVEAT = "The threshold was chosen on single cosines. Means of several scatter less, so strangers reach it more rarely."
+_UNRELIABLE_SHARE = 0.5
+"""From this share of searches by strangers with a false match on, a match is shown as unreliable."""
+_SAME_PICTURES = 0.9999
+"""Cosine from which two embeddings are of the same pictures; the maps are computed again, with other rounding."""
 _NO_THRESHOLD = "The model has no thresholds, as it was trained without a validation set: scores are shown without a decision."
 
 
@@ -44,21 +47,27 @@ def identity_section(
     subjects = len(gallery.subjects)
     cards = "".join(_candidate_card(place, one, threshold) for place, one in enumerate(candidates, start=1))
     about = f"The most similar of {subjects:,} enrolled subjects. Score: mean cosine to the subject's sessions, 1 at most."
-    about += _folder_note(analysis.key, gallery)
+    about += " The tick on its bar is the threshold." if threshold else ""
+    about += _folder_note(analysis, gallery)
     return (
-        f"{warnings}<h2>Identity</h2>{_decision(candidates[0], threshold)}"
+        f"{warnings}<h2>Identity</h2>{_decision(candidates[0], threshold, subjects)}"
         f"<p class=why>{escape_text(threshold_meaning(threshold, subjects))}</p>"
         f"<p class=lead>{escape_text(about)}</p><div class=cards>{_probe_card(analysis)}{cards}</div>"
     )
 
 
-def _folder_note(key: SessionKey, gallery: Gallery) -> str:
+def _folder_note(analysis: Analysis, gallery: Gallery) -> str:
     """The subject of a capture by the name of its folder, and whether it is enrolled; empty for an upload."""
-    subject, session = key
-    if key == UPLOAD:
+    subject, session = analysis.key
+    if analysis.key == UPLOAD:
         return ""
-    if ((gallery.table["id"] == subject) & (gallery.table["session"] == session)).any():
-        return f" This very session is enrolled: the score of {subject} includes its comparison with itself."
+    rows = gallery.table["row"][(gallery.table["id"] == subject) & (gallery.table["session"] == session)].to_numpy()
+    if len(rows):
+        cosine = (normalize_rows(gallery.embeddings[rows]) @ normalize_rows(analysis.embedding)[0]).max()
+        if cosine >= _SAME_PICTURES:
+            return f" This very session is enrolled: the score of {subject} includes its comparison with itself."
+        other = f"The enrolled session {subject}/{session} has other pictures (cosine {cosine:.4f})"
+        return f" {other}: captures and gallery are probably of different data sets."
     enrolled = "an enrolled subject" if subject in gallery.subjects else "a subject that is not enrolled"
     return f" By its folder, this capture shows {subject}, {enrolled}."
 
@@ -74,7 +83,7 @@ def threshold_meaning(threshold: ValidationThreshold | None, subjects: int = 1) 
         f"people, {_percent(share, 2)}).",
     ]
     if subjects > 1:
-        limit = 100 * min(subjects * threshold.fmr, 1)
+        limit = 100 * _false_match_limit(threshold, subjects)
         sentences.append(
             f"With {subjects:,} enrolled subjects a stranger is compared {subjects:,} times: expect a false match in at most "
             f"about {limit:g} % of the cases. {SEARCH_CAVEAT}"
@@ -96,11 +105,19 @@ def details_section(analysis: Analysis, spread: dict[str, tuple[float, float]], 
     )
 
 
-def _decision(best: Candidate, threshold: ValidationThreshold | None) -> str:
+def _false_match_limit(threshold: ValidationThreshold, subjects: int) -> float:
+    """The largest expected share of searches by strangers that match one of the enrolled subjects."""
+    return min(subjects * threshold.fmr, 1)
+
+
+def _decision(best: Candidate, threshold: ValidationThreshold | None, subjects: int) -> str:
     if threshold is None:
         return f"<p class=decision>Most similar: {escape_text(best.subject)}, score {best.score:.4f}</p>"
     if best.score >= threshold.threshold:
         text = f"score {best.score:.4f} reaches the threshold {threshold.threshold:.4f}"
+        if (limit := _false_match_limit(threshold, subjects)) >= _UNRELIABLE_SHARE:
+            text += f", as up to {100 * limit:g} % of strangers would; choose a lower false match rate"
+            return f'<p class="decision unknown">Unreliable match with <b>{escape_text(best.subject)}</b><span>{text}</span></p>'
         return f'<p class="decision match">Identified as <b>{escape_text(best.subject)}</b><span>{text}</span></p>'
     text = f"the highest score, {best.score:.4f} of {best.subject}, is below the threshold {threshold.threshold:.4f}"
     return f'<p class="decision unknown"><b>Unknown</b><span>{escape_text(text)}</span></p>'

@@ -15,7 +15,7 @@ from fr_ps.evaluation.differences import Difference, difference_table, headline_
 from fr_ps.evaluation.evaluate_model import log_report
 from fr_ps.evaluation.evaluate_predictions import EvaluationResult, LabelledPredictions, evaluate_predictions
 from fr_ps.evaluation.inputs import EvaluationInputs
-from fr_ps.evaluation.metrics import Metrics, ReportSection
+from fr_ps.evaluation.metrics import Metrics, ReportSection, lower_is_better
 from fr_ps.evaluation.pairwise.pairs import AllPairs
 from fr_ps.evaluation.pairwise.verification import verification_with_intervals
 from fr_ps.evaluation.pairwise.verification_report import add_verification_figures, draw_roc
@@ -179,6 +179,8 @@ def _sections(
             section.captions[name] = (
                 "Bars: 95 % intervals over subjects, both models on the same bootstrap replicates; without an interval, no bar."
             )
+            if any(lower_is_better(row.name) for row in compared):
+                section.captions[name] += f" Error rates have the opposite sign here, so that {names[0]} is better to the right."
     verification = ReportSection()
     if not any(result.pair_scores.undefined_reason for result in results):
         curves = {name: draw_roc(result.pair_scores, result.roc_band) for name, result in zip(names, results)}

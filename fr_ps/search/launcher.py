@@ -16,7 +16,7 @@ from fr_ps.json_files import parse_json
 from fr_ps.progress import echo, no_progress, progress
 from fr_ps.search.checks import check_data_and_objectives, require_effect
 from fr_ps.search.progress_monitor import ProgressMonitor
-from fr_ps.search.reporting import report_results
+from fr_ps.search.reporting import finish_search
 from fr_ps.search.running_search import RunningSearch
 from fr_ps.search.samplers import build_pruner
 from fr_ps.search.spec import StudySpec, require_same_definition
@@ -58,7 +58,7 @@ class _StudyMetadata:
 
 
 def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
-    """Run trials until the budget is used up, then report; returns the MLflow id of the study's run.
+    """Run trials until the budget is used up, train the final runs and report; returns the MLflow id of the study's run.
 
     One process leads the study: it writes the study's run and trains the final runs. Further processes only add workers.
 
@@ -75,13 +75,13 @@ def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
             echo(f"this study is led from {search.run_info.host}; joining as a worker")
         _supervise_workers(search, run)
         if run is not None:
-            report_results(search, run)
+            finish_search(search, run)
     if run is None and search.all_finished:
         # The leader may have been killed: log and report in its place. All trials have ended, so no worker starts.
         with _leader_run(search) as run:
             if run is not None:
                 _supervise_workers(search, run)
-                report_results(search, run)
+                finish_search(search, run)
     return search.parent.mlflow_id
 
 
@@ -106,7 +106,7 @@ def _open_or_create_study(spec: StudySpec, digest: str, workers: int, runs: Path
         return RunningSearch(spec, study, run_info, refresh_parent(stored.run.parent, folder), folder, workers, runs)
     try:
         require_effect(spec.space, spec.base)
-        run_info, parent = start_parent_run(config.study.name, runs)
+        run_info, parent = start_parent_run(f"search {config.study.name}", runs)
     except InputError:
         if created:  # deleted, because the next start would wait for attributes that no process writes
             optuna.delete_study(study_name=config.study.name, storage=storage.rdb)

@@ -26,6 +26,8 @@ _TREE_DEPTH = 6
 200 trials."""
 _BEST, _COMPLETE, _PRUNED = "#c8102e", "#7d8792", "#e08e00"
 _GRID = "rgba(128,128,128,.25)"
+_MOST_TICKS = 12
+"""Largest number of a trial with which each trial has a tick in the history."""
 _SCALE = ["#b9cbe3", "#08306b"]
 """Colours from the lowest to the highest value; those of Optuna start at white, which is invisible on white."""
 
@@ -209,6 +211,8 @@ def _styled(figure: go.Figure, function: str) -> go.Figure:
     if function == "plot_optimization_history":
         figure.update_traces(name="best so far", line={"shape": "hv", "color": "#d55e00"}, selector={"mode": "lines"})
         figure.update_traces(name="trial", marker_color="#0072b2", selector={"mode": "markers"})
+        if max(figure.data[0].x, default=0) <= _MOST_TICKS:
+            figure.update_xaxes(dtick=1)  # plotly's own ticks are fractions of trials there
     elif function == "plot_param_importances":
         figure.update_traces(marker_color="#0072b2")
         figure.update_layout(margin={"l": 20, "r": 50}, xaxis_title="share of the variance", yaxis_title=None)

@@ -4,10 +4,12 @@ Mitchell et al., "Model cards for model reporting", FAT* 2019.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
+from fr_ps.config import PrepareConfig
 from fr_ps.data.split_files import PARTS
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.evaluation.report import headline_lines
@@ -16,6 +18,9 @@ from fr_ps.markdown import escape_markdown, markdown_lines
 from fr_ps.models.thresholds import read_thresholds
 from fr_ps.tracking.run_folder import FOLDER_PLACEHOLDER, MODEL_CARD_FILE
 from fr_ps.training.setup import TrainingSetup
+
+_SHOWN_SETTINGS = ("format", "size", "align", "solver")
+"""Settings of the preparation that the card shows also where they are the default."""
 
 
 def write_model_card(
@@ -80,7 +85,7 @@ def write_model_card(
         "",
         "## Thresholds from validation",
         "",
-        *_threshold_lines(folder),
+        *_threshold_lines(folder, setup),
         "",
         "## Classes",
         "",
@@ -102,17 +107,21 @@ def _metric_lines(metrics: Metrics, facts: Mapping[str, str]) -> list[str]:
     return [*found, f"- Intervals: {escape_markdown(facts['intervals'])}"] if found else ["- no validation and no test"]
 
 
-def _threshold_lines(folder: Path) -> list[str]:
+def _threshold_lines(folder: Path, setup: TrainingSetup) -> list[str]:
+    # A list and not a table: MLflow's page shows tables without space between the columns.
     thresholds = read_thresholds(folder)
     if thresholds is None:
         return ["none: no validation part"]
-    rows = [
-        f"| {point.fmr:g} | {point.threshold:.4f} | {point.false_matches} of {point.impostors} "
-        f"| {escape_markdown(point.support)} |"
+    identity = [
+        f"- FMR {point.fmr:g}: a cosine of {point.threshold:.4f}; {point.false_matches} of {point.impostors} impostor pairs match"
+        + (f" ({escape_markdown(point.support)})" if point.support else "")
         for point in thresholds.identity
     ]
-    attributes = [f"- {attribute}: {value:.4f}" for attribute, value in thresholds.attributes.items()]
-    return ["| target FMR | cosine | false matches | |", "|---|---|---|---|", *rows, "", *attributes]
+    attributes = [
+        f"- {attribute}: {escape_markdown(list(setup.info.classes[attribute])[1])} from a probability of {value:.4f}"  # type: ignore[index]
+        for attribute, value in thresholds.attributes.items()
+    ]
+    return [*identity, *attributes]
 
 
 def _class_line(setup: TrainingSetup, attribute: str) -> str:
@@ -126,7 +135,9 @@ def _preparation_line(setup: TrainingSetup) -> str:
     settings = setup.info.preparation
     if not settings:
         return "The preparation of its maps is unknown."
-    values = escape_markdown(", ".join(f"{name} {value}" for name, value in settings.items()))
+    defaults = {field.name: field.default for field in fields(PrepareConfig)}
+    shown = {name: value for name, value in settings.items() if name in _SHOWN_SETTINGS or value != defaults.get(name)}
+    values = escape_markdown(", ".join(f"{name} {value}" for name, value in shown.items()))
     acquisition = setup.info.acquisition
     captures = f" Its captures have {acquisition.summary()}." if acquisition else ""
-    return f"Its maps come from `fr-ps prepare` with {values}.{captures}"
+    return f"Its maps come from `fr-ps prepare` with {values}. All other settings have their defaults.{captures}"

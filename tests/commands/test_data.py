@@ -113,8 +113,8 @@ def test_show_writes_pictures_a_page_and_the_surface(here, prepared, run_command
     folder = Path("S001_s02")
     assert {path.name for path in folder.iterdir()} == SHOWN
     page = (folder / "session.html").read_text()
-    assert page.count("light 4: azimuth -35, elevation -20") == 2  # alternative text and caption
-    assert re.search(r"residual: \d+\.\d%", page)
+    assert page.count("light 4: azimuth -35°, elevation -20°") == 2  # alternative text and caption
+    assert re.search(r"residual: \d+\.\d\s%; white is 20\s%", page)
     with Image.open(folder / "session.png") as sheet, Image.open(folder / "normals.png") as normals:
         assert sheet.format == "PNG"
         expected = np.load(prepared / "data/S001/s02/normal.npy")

@@ -32,7 +32,7 @@ def without_recorded(view: SessionView) -> SessionView:
 
 def test_every_map_has_a_tile_in_the_usual_look() -> None:
     recorded, maps, relit = (list(group) for group in session_tiles(sphere_view()).values())
-    assert recorded[0].title == "light 1: azimuth 30, elevation 35"
+    assert recorded[0].title == "light 1: azimuth 30°, elevation 35°"
     assert [tile.title.partition(":")[0] for tile in maps] == [
         "mask",
         "albedo",

@@ -52,6 +52,11 @@ def test_the_decision_follows_the_threshold(demonstrator: Demonstrator) -> None:
     strict = identity_section(analysis, candidates, replace(THRESHOLD, threshold=0.7), gallery)
     assert "Unknown the highest score, 0.6000 of A, is below the threshold 0.7000" in text_of(strict)
     assert "Identified" not in strict
+    lenient = identity_section(analysis, candidates, replace(THRESHOLD, fmr=0.5), gallery)
+    assert "Unreliable match with A score 0.6000 reaches the threshold 0.4100, as up to 100 % of strangers would" in text_of(
+        lenient
+    )
+    assert "Identified" not in lenient
     assert "Most similar: A" in text_of(identity_section(analysis, candidates, None, gallery))
     assert "--gallery" in identity_section(analysis, [], THRESHOLD, None)
 
@@ -79,6 +84,10 @@ def test_the_page_states_whether_the_gallery_has_the_picked_subject_and_session(
     enrolled = [name for name in names if name.split("/")[0] == subjects[0]]
     assert "This very session is enrolled" in note(enrolled[0])
     assert f"shows {subjects[0]}, an enrolled subject" in note(enrolled[-1])
+    analysis = demonstrator.analyse(enrolled[0])
+    other = replace(analysis, embedding=-analysis.embedding)
+    content = text_of(identity_section(other, demonstrator.candidates(other), None, demonstrator.gallery))
+    assert f"The enrolled session {enrolled[0]} has other pictures" in content
     assert "a subject that is not enrolled" in note(names[-1])
 
 

@@ -87,6 +87,10 @@ def test_differences_are_those_between_the_two_evaluations(
     assert content["metrics"]["difference/identity/auc"] == auc.value
     assert content["intervals"]["difference/identity/auc"] == [auc.low, auc.high]
     assert content["metrics"]["a/identity/auc"] == auc.first
+    # Once: only the figure of the identity metrics has error rates.
+    assert (out / "report.html").read_text().count(
+        "Error rates have the opposite sign here, so that albedo is better to the"
+    ) == 1
 
 
 def test_a_model_does_not_differ_from_itself(models: tuple[Path, Path], prepared: Path, tmp_path: Path) -> None:

@@ -297,6 +297,15 @@ def test_several_objectives_have_plots_each_and_a_front(directions: tuple[str, .
         assert images_in(tmp_path) == set(names)
 
 
+@pytest.mark.parametrize(("trials", "ticks"), [(3, 1), (20, None)])
+def test_the_history_of_few_trials_has_one_tick_for_each(trials: int, ticks: int | None) -> None:
+    study = new_study()
+    for number in range(trials):
+        add(study, number / trials, {LR: 0.001 * (number + 1)})
+    (history,) = [plot for plot in plots_of(study, ["auc"])[0] if plot.name == "history"]
+    assert history.figures[0].layout.xaxis.dtick == ticks
+
+
 def test_a_front_of_four_objectives_is_not_drawn() -> None:
     study = new_study(*["maximize"] * 4)
     add(study, [0.1, 0.2, 0.3, 0.4], {LR: 0.01})

@@ -109,7 +109,14 @@ def test_the_model_card_describes_network_data_and_metrics(trained: tuple[TrainR
     for attribute in ATTRIBUTES:
         line = next(line for line in text.splitlines() if line.startswith(f"- {attribute}: ") and "(" in line)
         assert ("not trained" in line) == (attribute not in info.trained)
-    assert "solver robust" in text
+    assert "with format 4, size 48, align auto, solver robust. All other settings have their defaults." in text
+    thresholds = read_thresholds(run.folder / "checkpoints/best")
+    assert thresholds
+    for point in thresholds.identity:
+        assert f"- FMR {point.fmr:g}: a cosine of {point.threshold:.4f}; {point.false_matches} of {point.impostors} " in text
+    for attribute, value in thresholds.attributes.items():
+        positive = list(info.classes[attribute])[1]  # type: ignore[index]
+        assert f"- {attribute}: {positive} from a probability of {value:.4f}" in text
     assert "Its captures have 4 lights, a condition number of 1.5, 8 bits." in text
 
 
