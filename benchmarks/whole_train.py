@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 from common import Measurement, argument_parser, limit_threads, make_trainer, report
@@ -66,6 +67,7 @@ def measure(flags: list[str], threads: int) -> tuple[Profiled, float, int]:
     from fr_ps.cli import main as fr_ps
     from fr_ps.cli import parse_command_line
 
+    import_module("fr_ps.tracking.lifecycle")  # mlflow is imported with it, and imports are not measured
     torch.set_num_threads(threads)
     config = training_config(parse_command_line(["train", *flags])["train"])
     config = replace(config, train=replace(config.train, threads=threads))

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -207,7 +208,9 @@ class CheckpointManager:
         sections = [section for section in state.values() if isinstance(section, dict)]
         tensors = [tensor for section in sections for tensor in section.values() if isinstance(tensor, Tensor)]
         check_free_space(self.folder, sum(tensor.nbytes for tensor in tensors) + _DISK_RESERVE)
-        if not all(torch.isfinite(tensor.sum()) for tensor in state["model"].values()):
+        # By numpy: an operation of torch would start OpenMP threads for this thread too. With more OpenMP threads than cores,
+        # waiting ones sleep, and every later step of the training takes longer.
+        if not all(np.isfinite(tensor.numpy().sum()) for tensor in state["model"].values()):
             raise DivergedError(
                 "the weights became NaN or infinite, and no checkpoint of them is written; the last good checkpoint is "
                 f"{latest_checkpoint(self.run.folder)}; lower optim.lr"

@@ -6,6 +6,7 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,10 +16,12 @@ from fr_ps.errors import InputError
 from fr_ps.tracking.run import Run
 from fr_ps.training import checkpoint_manager
 from fr_ps.training.batch_loader import BatchLoader
+from fr_ps.training.checkpoint_manager import CheckpointManager
 from fr_ps.training.train import train
 from tests.training.runs import run_training, small_config
 
 RESUME = Path("checkpoints") / "resume"
+THREADS = Path("/proc/self/task")
 
 
 class Interruption(Exception):
@@ -282,3 +285,24 @@ def test_a_full_disk_ends_the_training_with_the_previous_checkpoint_complete(who
     _, _, lines = run_training(configured(prepared), tmp_path / "run")
     assert any(line.startswith("resuming from ") for line in lines)
     assert weights(tmp_path / "run") == weights(whole)
+
+
+@pytest.mark.skipif(not THREADS.is_dir(), reason="the system has no /proc/self/task")
+def test_writing_a_checkpoint_starts_no_threads_of_openmp(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More OpenMP threads than cores slow down every step after it."""
+    write, started = CheckpointManager._write, []
+
+    def count_threads(*arguments: Any) -> None:
+        before = len(list(THREADS.iterdir()))
+        write(*arguments)
+        started.append(len(list(THREADS.iterdir())) - before)
+
+    monkeypatch.setattr(CheckpointManager, "_write", count_threads)
+    config, threads = small_config(prepared, epochs=1), torch.get_num_threads()
+    try:
+        run_training(replace(config, train=replace(config.train, threads=2)), tmp_path / "run")
+    finally:
+        torch.set_num_threads(threads)
+    assert started == [0]
