@@ -70,8 +70,9 @@ class _SyncedNorm(nn.modules.batchnorm._BatchNorm):
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(C,) mean and variance of the values of all processes; updates the running statistics."""
-        own = torch.stack(torch.var_mean(x, [0, *range(2, x.dim())], correction=0))
-        variances, means = gather_rows(own[None]).unbind(dim=1)  # (processes, C) each
+        # The kernel of torch's own batch norm: `torch.var_mean` over these dimensions takes three times as long on a CPU.
+        own = torch.stack(torch.batch_norm_update_stats(x, None, None, 0.0))
+        means, variances = gather_rows(own[None]).unbind(dim=1)  # (processes, C) each
         mean, count = means.mean(dim=0), _count(x)
         variance = variances.mean(dim=0) + (means - mean).square().mean(dim=0)
         momentum = cast(float, self.momentum)
