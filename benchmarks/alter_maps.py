@@ -2,6 +2,8 @@
 
 - confidence: normals n become normalise(c n + (1 - c) (0, 0, 1)), and albedo is blended in the same way with its median over the
   session. c is the photometric confidence that `fr-ps prepare` stored with the maps.
+- mirror: each pixel is blended with the mirrored pixel of the other half of the face by (1 - c) c', where c and c' are the
+  confidences of the two. A pixel that the lights determine remains, and one that they do not becomes that of the other half.
 - slopes: normals become those of the depth, so that they describe an integrable surface.
 - relight: the sessions as they are (relit=0 in labels.csv), and for each one further sessions (relit=1). Its albedo and normals
   are rendered under four lights that are drawn at random (matte, attached shadows, noise, 8 bits), and solved and integrated like
@@ -56,6 +58,16 @@ def blend_by_confidence(maps: SurfaceMaps) -> SurfaceMaps:
     return SurfaceMaps(albedo, normal, maps.depth, share, maps.quality, maps.notes)
 
 
+def fill_from_mirror(maps: SurfaceMaps) -> SurfaceMaps:
+    """Maps whose undetermined pixels are those of the other half of the face; see the module."""
+    share = (1 - maps.confidence) * maps.confidence[:, ::-1]
+    mirrored = maps.normal[:, ::-1] * np.array([-1, 1, 1], dtype=np.float32)
+    blended = (1 - share[..., None]) * maps.normal + share[..., None] * mirrored
+    normal = split_albedo(blended.transpose(2, 0, 1))[1].transpose(1, 2, 0)
+    albedo = (1 - share) * maps.albedo + share * maps.albedo[:, ::-1]
+    return SurfaceMaps(albedo, normal, maps.depth, maps.confidence, maps.quality, maps.notes)
+
+
 def normals_of_depth(maps: SurfaceMaps) -> SurfaceMaps:
     """Maps whose normals are those of the depth."""
     normal = normals_from_depth(maps.depth).transpose(1, 2, 0)
@@ -90,7 +102,11 @@ def relight(maps: SurfaceMaps, lights: np.ndarray, rng: np.random.Generator) -> 
     return SurfaceMaps(albedo, solved.normal, solved.depth, solved.confidence, solved.quality, solved.notes)
 
 
-ALTERATIONS: dict[str, Callable[[SurfaceMaps], SurfaceMaps]] = {"confidence": blend_by_confidence, "slopes": normals_of_depth}
+ALTERATIONS: dict[str, Callable[[SurfaceMaps], SurfaceMaps]] = {
+    "confidence": blend_by_confidence,
+    "mirror": fill_from_mirror,
+    "slopes": normals_of_depth,
+}
 
 
 def read_maps(root: Path, subject: str, session: str) -> SurfaceMaps:
@@ -124,7 +140,7 @@ def alter(data: Path, out: Path, how: str, copies: int, seed: int) -> int:
     Args:
         data: prepared data set.
         out: folder of the result, which must not exist.
-        how: `confidence`, `slopes` or `relight`.
+        how: `confidence`, `mirror`, `slopes` or `relight`.
         copies: relit sessions of each session.
         seed: of the lights and the noise; they do not depend on the order of the table.
 

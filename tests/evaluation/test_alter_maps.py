@@ -5,7 +5,7 @@ from pathlib import Path
 import alter_maps
 import numpy as np
 import pytest
-from alter_maps import blend_by_confidence, draw_lights, normals_of_depth, relight
+from alter_maps import blend_by_confidence, draw_lights, fill_from_mirror, normals_of_depth, relight
 
 from fr_ps.data.dataset import open_dataset
 from fr_ps.data.labels import read_labels
@@ -51,6 +51,19 @@ def test_normals_and_albedo_are_blended_by_confidence() -> None:
     np.testing.assert_array_equal(found.normal[0, 0], (0, 0, 1))
     np.testing.assert_allclose(found.normal[0, 1], normal[0, 1], atol=1e-6)
     assert found.depth is albedo
+
+
+def test_undetermined_pixels_become_those_of_the_other_half() -> None:
+    """A sphere is its own mirror image. Its left half is damaged there where the confidence is 0."""
+    whole = sphere()
+    albedo, normal, confidence = whole.albedo.copy(), whole.normal.copy(), whole.confidence.copy()
+    damaged = (slice(10, 30), slice(0, SIZE // 2))
+    albedo[damaged], normal[damaged], confidence[damaged] = 0.1, (0, 0, 1), 0
+    found = fill_from_mirror(SurfaceMaps(albedo, normal, whole.depth, confidence, {}, {}))
+    np.testing.assert_allclose(found.albedo, whole.albedo, atol=1e-6)
+    assert angles(found.normal, whole.normal).max() < 0.1
+    half = fill_from_mirror(SurfaceMaps(albedo, normal, whole.depth, np.where(confidence > 0, 0.5, 0).astype(np.float32), {}, {}))
+    np.testing.assert_allclose(half.albedo[damaged], 0.1 + 0.5 * 0.4, atol=1e-6)
 
 
 def test_normals_of_a_plane_follow_from_its_depth() -> None:
@@ -104,7 +117,9 @@ def run(data: Path, out: Path, how: str, *arguments: str) -> None:
     alter_maps.main(["--data", str(data), "--out", str(out), "--how", how, *arguments])
 
 
-@pytest.mark.parametrize(("how", "altered"), [("confidence", {"albedo", "normal"}), ("slopes", {"normal"})])
+@pytest.mark.parametrize(
+    ("how", "altered"), [("confidence", {"albedo", "normal"}), ("mirror", {"albedo", "normal"}), ("slopes", {"normal"})]
+)
 def test_the_altered_data_set_has_the_same_sessions(prepared: Path, tmp_path: Path, how: str, altered: set[str]) -> None:
     run(prepared, tmp_path / "out", how)
     maps = ["albedo", "normal", "depth"]
