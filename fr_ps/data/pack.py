@@ -81,7 +81,7 @@ class PackReader:
             return
         mapped, size = self.maps.base, self.maps[0].nbytes
         assert isinstance(mapped, mmap.mmap)
-        begin = len(mapped) - len(self.maps) * size
+        begin = len(mapped) - len(self.maps) * size  # the header of the .npy file is before the maps
         for row in rows.tolist():
             start = begin + row * size
             page = start - start % mmap.PAGESIZE

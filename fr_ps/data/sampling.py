@@ -123,7 +123,7 @@ def _assign_groups(classes: np.ndarray, num_slots: int, rng: np.random.Generator
     due = (np.arange(num_slots + 1) * num_missing + rng.integers(len(classes))) // len(classes)
     unlabelled = np.diff(due) > 0
     in_turn = rng.permutation(np.flatnonzero(groups != MISSING))
-    group_of_slot = np.full(num_slots, np.argmax(groups == MISSING))
+    group_of_slot = np.full(num_slots, np.argmax(groups == MISSING))  # without such rows, all slots are set by the next line
     group_of_slot[~unlabelled] = np.resize(in_turn, int(np.sum(~unlabelled)))
     return group_of_slot
 

@@ -111,14 +111,14 @@ def gradient_method(name: str, cagrad_c: float) -> WeightingMethod:
     For two tasks or more the method finds a direction d in which, to first order,
 
     - upgrad (Quinton, Rey, arXiv:2406.16232): no loss rises; the sum of the projections of each gradient on that cone.
-    - mgda (Désidéri 2012; Sener, Koltun, NeurIPS 2018): every loss falls, by at least |d|^2 / tasks. d is the shortest vector
-      in the convex hull of the gradients, which is no longer than the shortest gradient, times their number.
+    - mgda (Désidéri 2012; Sener, Koltun, NeurIPS 2018): every loss falls, by at least |d|^2 / tasks. d is the number of
+      gradients times the shortest vector in their convex hull. That vector is no longer than the shortest gradient.
     - pcgrad (Yu et al., NeurIPS 2020): of two tasks no loss rises; of more, a loss can rise. Each gradient is projected to
       remove its conflicts with the others, in an order drawn from torch's global generator.
     - cagrad (Liu et al., NeurIPS 2021): the sum of the losses falls; within a ball of radius `cagrad_c` |g| around the gradient g
       of the sum, d maximises the decrease of the worst task, which may still rise.
-    - aligned_mtl (Senushkin et al., CVPR 2023): the sum falls, with gradients made equally long and orthogonal, as long as
-      the shortest of their principal components. Of two no loss rises if they are equally long or less than 135 degrees
+    - aligned_mtl (Senushkin et al., CVPR 2023): the sum falls. The gradients are made orthogonal and all of one length,
+      that of the shortest of their principal components. Of two no loss rises if they are equally long or less than 135 degrees
       apart. A weight can be below 0.
 
     UPGrad and MGDA are solved exactly (`fr_ps.losses.gradient_solvers`): with torchjd's iterative solvers a loss can rise where

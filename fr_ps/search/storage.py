@@ -115,7 +115,7 @@ def with_database_retries(call: Callable[[], Result]) -> Result:
     while True:
         received: list[int] = []
         try:
-            with _deferred_signals(received):
+            with _deferred_signals(received):  # its end delivers the signals: their handlers may raise, and the result is lost
                 return call()
         except (StorageInternalError, SQLAlchemyError) as error:
             reason = one_line(error, 200)

@@ -32,8 +32,8 @@ from fr_ps.training.divergence import DivergedError
 from fr_ps.training.train import FitResult, fit
 
 TRIAL_TAG = "fr_ps.trial"
-_EPOCH_METRIC = "train/loss/total"
-"""A metric that every epoch of a training logs."""
+_EPOCH_METRIC = "train/bad_steps"
+"""A metric that every epoch of a training logs, unlike the losses: an epoch in which all steps were skipped has none."""
 _DELIVERY_TIMEOUT = 3.0
 """Seconds without an acknowledgement from MLflow after which the end of a trial stops waiting for the delivery of its events.
 

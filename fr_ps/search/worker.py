@@ -87,8 +87,8 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
         slots = _run_next_trial(context, start_new)
         if slots is None:  # a trial was run
             continue
-        # Otherwise a trial may still come: a running one may need a retry, and a slot that is ready was just acquired by another
-        # worker.
+        # Otherwise a trial may still come. A running trial may need a retry. So may one that is still in `slots.ready`: another
+        # worker acquired it after `slots` was read.
         if not slots.running and not (start_new and slots.ready):
             return
         time.sleep(_POLL_SECONDS)

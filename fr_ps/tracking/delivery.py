@@ -43,7 +43,7 @@ class EventSink(Protocol):
     """Receiver of a run's events."""
 
     def connect(self) -> str:
-        """Connect, and return the receiver's id of the run.
+        """Connect if not connected yet, and return the receiver's id of the run.
 
         Raises:
             Exception: any reason why the receiver does not answer.

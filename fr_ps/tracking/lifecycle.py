@@ -60,8 +60,8 @@ def start_run(
         timeout: seconds without an acknowledgement from MLflow after which the end of the block stops waiting.
         run_id: id of the run's folder (not MLflow's id); empty: a new one.
         system_metrics: sample the machine, also without MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.
-        interrupt_ends_wait: whether Ctrl-C while the end of the block waits only ends the wait, since the run has its final
-            status; otherwise it raises KeyboardInterrupt.
+        interrupt_ends_wait: what Ctrl-C does during the wait at the end of the block. True: it ends only the wait, as the run
+            already has its final status. False: it raises KeyboardInterrupt.
 
     Raises:
         InputError: `runs` cannot be written.

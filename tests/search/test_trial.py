@@ -115,7 +115,7 @@ def test_with_several_objectives_a_resumed_trial_continues_its_epochs(
         if run.metric_history:
             raise ValueError("after the resume")
         for epoch in (1, 2):
-            run.log_metrics({"train/loss/total": 1.0}, epoch)
+            run.log_metrics({"train/bad_steps": 0.0}, epoch)
             on_epoch(epoch, Metrics({OBJECTIVE: 0.5}))
         raise KeyboardInterrupt
 
