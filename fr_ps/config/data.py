@@ -156,7 +156,8 @@ class BatchConfig:
 
     Args:
         people: P; with fewer training subjects, a batch contains all of them.
-        sessions: K; if a subject has fewer, its sessions repeat in the batch, with different augmentation.
+        sessions: K; if a subject has fewer, or not a multiple of K, its sessions can repeat in a batch, with different
+            augmentation.
         balance: identity: all subjects are drawn equally often, regardless of their number of sessions; class: the classes of
             `attribute` are drawn equally often, and a subject drawn for a class contributes sessions of that class; none: each
             session once per pass in random order, P x K per batch; the last batch is filled up with earlier sessions.

@@ -14,8 +14,8 @@ def pk_batches(
     """P x K batches of one epoch: each contains `sessions` (K) rows of each of `subjects_per_batch` (P) different subjects.
 
     Subjects are sampled round-robin, so each is seen equally often, whatever its number of sessions; the sessions of a subject
-    likewise. A subject with fewer than K sessions repeats some in a batch. With fewer than P subjects, a batch contains all of
-    them.
+    likewise. A subject with fewer than K sessions repeats some in a batch. So can one whose number of sessions is no multiple of
+    K, where a new round of its sessions begins. With fewer than P subjects, a batch contains all of them.
 
     Args:
         identities: (n,) the subject of each row.
@@ -155,6 +155,7 @@ def _fill_batches(
     batches = []
     for counts in slots_per_group.tolist():
         chosen = [member for queue, count in zip(member_queues, counts, strict=True) for member in queue.next_distinct(count)]
+        # `next`, although a row can repeat where its round ends within the slot: the batches of a seed never change.
         batches.append(np.array([row for member in chosen for row in row_queues[member].next(sessions)]))
     return batches
 

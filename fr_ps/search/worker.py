@@ -87,9 +87,10 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
         slots = _run_next_trial(context, start_new)
         if slots is None:  # a trial was run
             continue
-        # Otherwise a trial may still come. A running trial may need a retry. So may one that is still in `slots.ready`: another
-        # worker acquired it after `slots` was read.
-        if not slots.running and not (start_new and slots.ready):
+        # A running trial may need a retry. So may one that is still in `slots.ready`: another worker acquired it after `slots`
+        # was read. Without `start_new`, those in `slots.ready` will not start.
+        more_may_come = slots.running or (start_new and slots.ready)
+        if not more_may_come:
             return
         time.sleep(_POLL_SECONDS)
 

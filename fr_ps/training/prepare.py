@@ -1,4 +1,7 @@
-"""What a training needs before its run: device, data, split and network. Their errors are raised here and leave no run."""
+"""What a training needs before its first step: device, data, split and network.
+
+`train` prepares them before its run, so that their errors leave none. The run of a trial is already open.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
