@@ -1,4 +1,4 @@
-"""search.html: what the search found, for a reader who has never seen the study. One file, which works offline."""
+"""search.html: what the search found, for readers without knowledge of the study. One file, which works offline."""
 
 import base64
 import html

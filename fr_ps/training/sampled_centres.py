@@ -85,7 +85,7 @@ def _rows_only(loss: MarginLoss, optimizer: torch.optim.Optimizer, sampled: Tens
     rows = sampled if loss.part is None else sampled - loss.part.start
     centres = weight.data
     moments = {name: value for name, value in optimizer.state.get(weight, {}).items() if _has_rows(value)}
-    # `.data`, because the optimizer knows the parameter by its identity.
+    # `.data`, because the optimizer refers to this very parameter.
     weight.data, loss.sampled = centres[rows], sampled
     for name, value in moments.items():
         optimizer.state[weight][name] = value[rows]

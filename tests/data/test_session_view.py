@@ -1,4 +1,4 @@
-"""One session read for display: maps, mask, recorded pictures, residual; and what is said where they are missing."""
+"""One session read for display: maps, mask, recorded pictures, residual; and the notes where they are missing."""
 
 import json
 import shutil
@@ -146,7 +146,7 @@ def test_captures_of_something_else_are_rejected(
         ("S01/s02", ("did you mean", "S001/s02")),
         ("S001", ("expected ID/SESSION", "as S000/s00")),
         ("S001/s02/normal.npy", ("expected ID/SESSION",)),
-        ("nobody/at-all", ("no session nobody/at-all", "S000/s00")),
+        ("none/at-all", ("no session none/at-all", "S000/s00")),
     ],
 )
 def test_a_session_is_found_or_another_one_suggested(name, words, prepared: Path, rejected: AssertRejected) -> None:

@@ -246,7 +246,7 @@ def probabilities(noise: float, seed: int, truth: np.ndarray = GENDER) -> np.nda
 
 @pytest.fixture(scope="module")
 def classified() -> EvaluationResult:
-    """A network that tells the gender well; pose is only frontal, facial hair of some sessions is unknown."""
+    """A network that predicts the gender well; pose is only frontal, facial hair of some sessions is unknown."""
     codes = np.full((len(IDS), 5), -1, dtype=np.int8)
     codes[:, 0], codes[6:, 2], codes[:, 3] = GENDER, np.roll(GENDER, 3)[6:], 0
     sessions = np.array([f"s{row:02d}" for row in range(len(IDS))])

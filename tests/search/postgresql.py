@@ -74,7 +74,7 @@ def _tools() -> Path:
 
 
 def _user_prefix(folder: Path) -> list[str]:
-    """The prefix that runs a command as the user postgres, who then owns `folder`; empty unless this process runs as root."""
+    """The prefix that runs a command as the user postgres, which then owns `folder`; empty unless this process runs as root."""
     if os.geteuid():
         return []
     try:
