@@ -82,10 +82,10 @@ def test_a_grid_has_at_most_its_combinations_and_needs_steps(rejected: AssertRej
     with rejected("space.optim.lr", "grid", "step"):
         spec_of(**grid)
     stepped = SPACE | {"optim.lr": {"low": 0.1, "high": 0.3, "step": 0.1}}
-    assert spec_of(**grid, space=stepped).trials == 3 * (1 + 2)
-    assert spec_of(**grid | {"budget": BudgetConfig(trials=4)}, space=stepped).trials == 4
+    assert spec_of(**grid, space=stepped).max_trials == 3 * (1 + 2)
+    assert spec_of(**grid | {"budget": BudgetConfig(trials=4)}, space=stepped).max_trials == 4
     other = spec_of(**grid | {"sampler": SamplerConfig(name="random")}, space=stepped)
-    assert (other.trials, other.grid) == (20, [])
+    assert (other.max_trials, other.grid) == (20, [])
 
 
 def test_a_sampler_for_one_objective_with_two_is_an_error(rejected: AssertRejected) -> None:
