@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import Any
 
 from common import Measurement, argument_parser, limit_threads, make_trainer, report
-from profile_time import Functions, Profile, Profiled
+from profile_time import STEP, Functions, Profile, Profiled
 from training_loops import EXPERIMENTS, bare_step
 
 _BARE_STEPS = 15
@@ -25,13 +25,7 @@ STAGES: Functions = {
     "open data, split": ("setup.py", "build_setup"),
     "build the network": ("build_model.py", "build_model"),
     "fit the linear embedding": ("fit_linear.py", "fit_linear_embedding"),
-    "load and augment the batches": ("batch_loader.py", "load"),
-    "forward": ("trainer.py", "_forward"),
-    "losses": ("multitask.py", "forward"),
-    "backward": ("_tensor.py", "backward"),
-    "gradient norm": ("sharded_centres.py", "total_grad_norm"),
-    "clipping": ("clip_grad.py", "_clip_grads_with_norm_"),
-    "optimizer": ("divergence.py", "step"),
+    **STEP,
     "validation": ("trainer.py", "validate"),
     "logging, checkpoint copy": ("trainer.py", "end_epoch"),
     "test": ("finalize.py", "evaluate_best"),
