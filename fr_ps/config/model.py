@@ -54,7 +54,7 @@ class ModelConfig:
         linear_attributes: share of linear classifiers on the linear embedding in the logits of attributes, from 0 to below 1; the
             rest is that of the network. They are fitted with it.
         registration: whether half of the linear embedding reads the maps after an alignment (rotation, scale, shift) to the mean
-            face of the training sessions. The alignment is computed from the normals; without normals, from the albedo.
+            face of the training sessions. The alignment is computed from albedo and normals, or from the one in data.modalities.
     """
 
     backbone: str = "convnextv2_atto"

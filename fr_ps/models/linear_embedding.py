@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch.nn import functional
 
 from fr_ps.data.layout import CHANNELS
 from fr_ps.models.layers import mirror_maps, normalise_maps, resample_maps
-from fr_ps.models.registration import FACE_SIDE, register_maps, registered_by
+from fr_ps.models.registration import CONSTANTS, FACE_SIDE, OLD_CONSTANTS, Constants, register_maps, registered_modalities
 
 _RESAMPLED = 56
 """Side to which the maps are resampled before they are smoothed."""
@@ -34,37 +35,54 @@ class LinearEmbedding(nn.Module):
             projection; depth alone is not registered.
 
     Attributes:
+        compared: modalities that the registration compares with the mean face.
         means: (parts, D) means of the features of the maps, and of the registered maps.
         projections: (parts, D, D).
     """
 
     means: Tensor
     projections: Tensor
+    mean_face: Tensor
 
     def __init__(self, modalities: Sequence[str], registered: bool = False) -> None:
         super().__init__()
         self.modalities = tuple(modality for modality in modalities if modality != "depth" or "normal" not in modalities)
         self.widths = [CHANNELS[modality] * _SIDE * _SIDE // 2 for modality in self.modalities]
-        self.registered_by = registered_by(self.modalities) if registered else ""
-        self.registered = bool(self.registered_by)
+        self.compared = registered_modalities(self.modalities) if registered else ()
+        self.registered = bool(self.compared)
         parts, values = 1 + self.registered, sum(self.widths)
         self.register_buffer("means", torch.zeros(parts, values))
         self.register_buffer("projections", torch.zeros(parts, values, values))
         if self.registered:
-            self.register_buffer("mean_face", torch.zeros(1, CHANNELS[self.registered_by], FACE_SIDE, FACE_SIDE))
+            self.register_buffer("mean_face", _empty_face(self.compared))
+            self.register_buffer("registration_constants", torch.tensor(CONSTANTS))
 
     def set_mean_face(self, faces: Mapping[str, Tensor]) -> None:
         """Set the face that maps are registered to, from `congeal`."""
-        self.get_buffer("mean_face").copy_(faces[self.registered_by])
+        self.get_buffer("mean_face").copy_(torch.cat([faces[modality] for modality in self.compared], dim=1))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """Also loads the registration of models without `registration_constants`, which is by the normals if there are any."""
+        face = state_dict.get(f"{prefix}mean_face")
+        if self.registered and face is not None:
+            state_dict.setdefault(f"{prefix}registration_constants", torch.tensor(OLD_CONSTANTS))
+            normals = ("normal",) if "normal" in self.compared else self.compared
+            self.compared = normals if face.shape[1] == _channels(normals) else registered_modalities(self.modalities)
+            self.mean_face = _empty_face(self.compared).to(self.means.device)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def features(self, maps: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         """Of each part: modality to its (B, d) features before the projection, for the modalities in `maps`."""
         used = {modality: maps[modality] for modality in self.modalities if modality in maps}
         parts = [used]
         if self.registered:
-            by = self.registered_by
-            parts.append(used | register_maps(used, {by: self.get_buffer("mean_face")}) if by in used else used)
+            parts.append(used | self._register(used) if set(self.compared) & set(used) else used)
         return [{modality: _half_face(of_one, modality) for modality, of_one in part.items()} for part in parts]
+
+    def _register(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        faces = self.get_buffer("mean_face").split([CHANNELS[modality] for modality in self.compared], dim=1)
+        constants = Constants(*self.get_buffer("registration_constants"))
+        return register_maps(maps, dict(zip(self.compared, faces)), constants)
 
     @property
     def attribute_width(self) -> int:
@@ -110,6 +128,14 @@ class LinearEmbedding(nn.Module):
         The projection suppresses what varies within subjects, as the emotion; the features retain it.
         """
         return torch.cat([projected[0], centred[0]], dim=1)
+
+
+def _channels(modalities: Sequence[str]) -> int:
+    return sum(CHANNELS[modality] for modality in modalities)
+
+
+def _empty_face(modalities: Sequence[str]) -> Tensor:
+    return torch.zeros(1, _channels(modalities), FACE_SIDE, FACE_SIDE)
 
 
 def _half_face(maps: Tensor, modality: str) -> Tensor:

@@ -8,6 +8,7 @@ than its position.
 """
 
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,13 +18,10 @@ from fr_ps.data.augment import MapBatch, Similarity, apply_similarity
 from fr_ps.models.layers import normalise_maps
 
 MODALITIES = ("albedo", "normal")
-"""Maps that are registered."""
-LEVELS = ((14, 0.1), (28, 0.02))
-"""Coarse to fine: side in pixels, and weight of the squared parameters of the motion; the loss beside it is a mean over pixels.
-
-The weight keeps a session near its crop until the coarse level has found the face.
-"""
-FACE_SIDE = LEVELS[-1][0]
+"""Maps that are registered, and that the registration is computed from."""
+LEVELS = (14, 28)
+"""Coarse to fine: side in pixels."""
+FACE_SIDE = LEVELS[-1]
 """Side of the mean face in pixels, to which the maps of every size are resampled for the registration."""
 ROUNDS = 2
 """Rounds of congealing."""
@@ -37,25 +35,42 @@ _LARGEST_STEP = 0.2
 _DIFFERENCE = 0.01
 _HUBER = 0.5  # larger residuals count by their absolute value
 _NORMAL_WEIGHT = 2.0
-_WINDOW = 0.72  # radius of the compared disc; the half side of the map is 1
+
+
+class Constants(NamedTuple):
+    """What a model stores of its registration beside the mean face.
+
+    Attributes:
+        window: radius of the compared disc; the half side of the map is 1.
+        coarse_prior: weight of the squared parameters of the motion at the first of `LEVELS`; the loss beside it is a mean over
+            values. It keeps a session near its crop, from which shadows would move it.
+        fine_prior: the same at the second.
+    """
+
+    window: float | Tensor
+    coarse_prior: float | Tensor
+    fine_prior: float | Tensor
+
+
+CONSTANTS = Constants(1.3, 0.5, 0.1)
+OLD_CONSTANTS = Constants(0.72, 0.1, 0.02)
+"""Of models that do not store them. Their sessions are registered by the normals alone if there are normals."""
 
 
 def registration_features(maps: Mapping[str, Tensor]) -> MapBatch:
-    """What sessions are registered by: the modality of `registered_by` to (B, C, `FACE_SIDE`, `FACE_SIDE`).
+    """What the registration compares: each of `MODALITIES` in `maps` to (B, C, `FACE_SIDE`, `FACE_SIDE`).
 
     Albedo is the logarithm, with median 0 and a mean absolute value of 1, since the exposure is unknown.
 
     Args:
         maps: modality to (B, C, H, H).
     """
-    if modality := registered_by(maps):
-        return {modality: normalise_maps(_resample(maps[modality], FACE_SIDE), modality, "log")}
-    return {}
+    return {name: normalise_maps(_resample(maps[name], FACE_SIDE), name, "log") for name in registered_modalities(maps)}
 
 
-def registered_by(modalities: Collection[str]) -> str:
-    """The one of `modalities` that sessions are registered by: normals, else albedo, which is misled by shadows; empty: none."""
-    return next((modality for modality in ("normal", "albedo") if modality in modalities), "")
+def registered_modalities(modalities: Collection[str]) -> tuple[str, ...]:
+    """Those of `modalities` that are registered, in the order of `MODALITIES`."""
+    return tuple(name for name in MODALITIES if name in modalities)
 
 
 def congeal(features: MapBatch) -> MapBatch:
@@ -69,37 +84,42 @@ def congeal(features: MapBatch) -> MapBatch:
     parameters = _no_motion(features)
     mean_face = _mean(features)
     for _ in range(ROUNDS):
-        parameters = _register(features, mean_face, parameters)
+        parameters = _register(features, mean_face, CONSTANTS, parameters)
         parameters = parameters - parameters.mean(dim=0)
         similarity = _similarity(parameters)
         mean_face = _mean({name: apply_similarity(maps, name, similarity) for name, maps in features.items()})
     return mean_face
 
 
-def register(features: MapBatch, mean_face: MapBatch) -> Similarity:
+def register(features: MapBatch, mean_face: MapBatch, constants: Constants = CONSTANTS) -> Similarity:
     """The transforms that move B sessions to the mean face, for `apply_similarity`; each depends on its session only.
 
     The identity for a session whose transform would exceed `LARGEST`, as that of a map without a face may.
 
     Args:
-        features: `registration_features` of the sessions.
-        mean_face: from `congeal`, of the same modalities and size.
+        features: `registration_features` of the sessions, of modalities of the mean face.
+        mean_face: from `congeal`.
+        constants: of the model.
     """
-    return _similarity(_register(features, mean_face, _no_motion(features)))
+    target = {name: mean_face[name] for name in features}
+    return _similarity(_register(features, target, constants, _no_motion(features)))
 
 
-def register_maps(maps: Mapping[str, Tensor], mean_face: MapBatch) -> MapBatch:
-    """The maps (B, C, H, H) of each of `MODALITIES`, moved to the mean face and averaged to at most `MOVED_SIDE` a side."""
-    features = registration_features(maps)
-    similarity = register(features, mean_face)
-    return {name: _reduce(apply_similarity(maps[name], name, similarity), MOVED_SIDE) for name in MODALITIES if name in maps}
+def register_maps(maps: Mapping[str, Tensor], mean_face: MapBatch, constants: Constants = CONSTANTS) -> MapBatch:
+    """The maps (B, C, H, H) of each of `MODALITIES`, moved to the mean face and averaged to at most `MOVED_SIDE` a side.
+
+    They are compared with the mean face in its modalities, one of which `maps` must have.
+    """
+    features = {name: values for name, values in registration_features(maps).items() if name in mean_face}
+    similarity = register(features, mean_face, constants)
+    return {name: _reduce(apply_similarity(maps[name], name, similarity), MOVED_SIDE) for name in registered_modalities(maps)}
 
 
-def _register(features: MapBatch, mean_face: MapBatch, parameters: Tensor) -> Tensor:
+def _register(features: MapBatch, mean_face: MapBatch, constants: Constants, parameters: Tensor) -> Tensor:
     """(B, 4) parameters after the steps of all levels."""
-    for level, prior in LEVELS:
+    for level, prior in zip(LEVELS, (constants.coarse_prior, constants.fine_prior), strict=True):
         target = {name: _reduce(maps, level) for name, maps in mean_face.items()}
-        window = _window(level).to(parameters.device)
+        window = _window(level, constants.window, parameters.device)
         jacobian = _jacobian(target, window)  # (n, 4)
         products = (jacobian[:, :, None] * jacobian[:, None, :]).flatten(1)  # (n, 16)
         moving = {name: _reduce(maps, level) for name, maps in features.items()}
@@ -146,10 +166,10 @@ def _values(features: MapBatch, parameters: Tensor, window: Tensor) -> Tensor:
     return (torch.cat(moved, dim=1) * window).flatten(1)
 
 
-def _window(side: int) -> Tensor:
-    """(side, side): 1 in the middle, near 0 at the border, where a moved map repeats its last pixels."""
-    at = (torch.arange(side) + 0.5) / side * 2 - 1
-    return torch.exp(-(((at[:, None] / _WINDOW) ** 2 + (at / _WINDOW) ** 2) ** 3))
+def _window(side: int, radius: float | Tensor, device: torch.device) -> Tensor:
+    """(side, side): 1 in the middle, less at the border and least in the corners, where a moved map repeats its last pixels."""
+    at = (torch.arange(side, device=device) + 0.5) / side * 2 - 1
+    return torch.exp(-(((at[:, None] / radius) ** 2 + (at / radius) ** 2) ** 3))
 
 
 def _similarity(parameters: Tensor) -> Similarity:
