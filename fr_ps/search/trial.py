@@ -150,7 +150,8 @@ def _sample_params(context: WorkerContext, number: int, slot: int) -> tuple[optu
 
 
 def _train_in_run(context: WorkerContext, trial: optuna.Trial, params: dict[str, Value]) -> tuple[Run, TrialResult]:
-    """The run of the trial, which has ended with the status of the outcome, and the result."""
+    """Train in a run of the trial; returns the run, already closed with the status of the outcome, and the result."""
+    # The two errors are raised below for the status that they give the run.
     with suppress(RunStopped, _TrialFailed), _open_run(context, trial) as run:
         run.set_tags({TRIAL_TAG: str(trial.number), "fr_ps.study": context.study.study_name, f"{TRIAL_TAG}_state": "running"})
         try:

@@ -87,8 +87,8 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
         slots = _run_next_trial(context, start_new)
         if slots is None:  # a trial was run
             continue
-        # A running trial may need a retry. So may one that is still in `slots.ready`: another worker acquired it after `slots`
-        # was read. Without `start_new`, those in `slots.ready` will not start.
+        # A running trial may need a retry. So may one in `slots.ready`, which this worker could not acquire because another one
+        # did after `slots` was read. Without `start_new`, trials in `slots.ready` remain waiting, and nothing is left to do.
         more_may_come = slots.running or (start_new and slots.ready)
         if not more_may_come:
             return
@@ -99,7 +99,7 @@ def _run_next_trial(context: WorkerContext, start_new: bool) -> TrialSlots | Non
     """Acquire a trial and run it.
 
     Returns:
-        None after a trial; if there was none to acquire, the states of all trials.
+        None if a trial was run; the slots of all trials if there was none to acquire.
     """
     storage, study = context.storage, context.study
     # A list and not a return value: `with_database_retries` may raise a deferred signal after `acquire` has succeeded, and the

@@ -94,6 +94,41 @@ def test_with_registration_a_moved_face_keeps_its_embedding(faces: dict[str, Ten
     torch.testing.assert_close(embedding(faces).norm(dim=1), torch.ones(len(first)))
 
 
+@pytest.mark.parametrize(
+    ("modalities", "compared", "cosines_at_9040fd5"),
+    [
+        (TWO, "normal", [0.6929, 0.8462, 0.7522, 0.6781]),
+        (("normal",), "normal", [0.9679, 0.9697, 0.9794, 0.9744]),
+        (("albedo",), "albedo", [0.1563, 0.6458, -0.0646, 0.0597]),
+    ],
+)
+def test_a_model_of_before_keeps_its_registration(
+    faces: dict[str, Tensor], modalities: tuple[str, ...], compared: str, cosines_at_9040fd5: list[float]
+) -> None:
+    """At commit 9040fd5 sessions were registered by their normals if they had any, with constants that were not stored."""
+    maps = {name: faces[name] for name in modalities}
+    old_state = fitted(modalities, registered=True).state_dict()
+    del old_state["registration_constants"]
+    old_state["mean_face"] = registration_features(maps)[compared].mean(dim=0, keepdim=True)
+    embedding = fitted(modalities, registered=True)
+    embedding.load_state_dict(old_state)
+    copied = fitted(modalities, registered=True)
+    copied.load_state_dict(embedding.state_dict())
+    for loaded in (embedding, copied):
+        registered = loaded(maps).unflatten(1, (2, -1))[:, 1] * 2**0.5
+        np.testing.assert_allclose((registered @ registered.T)[0, 1:5], cosines_at_9040fd5, atol=1e-3)
+
+
+def test_a_session_with_one_of_the_maps_is_registered_by_it(faces: dict[str, Tensor]) -> None:
+    embedding, albedo = fitted(TWO, registered=True), {"albedo": faces["albedo"]}
+    embedding.set_mean_face(congeal(registration_features(faces)))
+    (plain, registered), alone = embedding.features(albedo), fitted(("albedo",), registered=True)
+    alone.set_mean_face({"albedo": embedding.mean_face[:, :1]})
+    assert list(registered) == ["albedo"]
+    torch.testing.assert_close(registered["albedo"], alone.features(albedo)[1]["albedo"])
+    assert not torch.allclose(registered["albedo"], plain["albedo"], atol=0.1)
+
+
 @pytest.fixture(scope="module")
 def faces() -> dict[str, Tensor]:
     scenes = [render_session(3, subject, 0, 112) for subject in range(8)]
