@@ -125,7 +125,7 @@ def add_batch_flag(parser: ArgumentParser) -> None:
 
 
 def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
-    """Parse the arguments of a command and build their config objects, which check the values.
+    """Parse the arguments of a command and build the config object of each group, which checks its values.
 
     - `--on-bad` and `--on_bad` are the same flag; a list may be written as `a` or `a,b`.
     - Flags override the settings of `--config FILE`, in any order. `config` of the result is the list of files.
@@ -161,7 +161,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
 
 
 def training_config(arguments: Namespace) -> Config:
-    """The settings of a training in parsed `arguments`."""
+    """The settings in parsed `arguments`, which have its groups one by one; the checks across groups are made here."""
     return Config(**{field.name: arguments[field.name] for field in fields(Config)})
 
 

@@ -94,7 +94,10 @@ def full_float32() -> Iterator[None]:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """`tensor` on a device. The copy to a CUDA GPU is asynchronous; on MPS torch would read the source after it is freed."""
+    """`tensor` on a device. The CPU does not wait for a copy from pinned memory to a CUDA GPU.
+
+    On MPS it waits, since an asynchronous copy there would read the source after it is freed.
+    """
     return tensor.to(device, non_blocking=device.type == "cuda")
 
 

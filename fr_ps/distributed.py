@@ -140,7 +140,7 @@ class _GatherRows(torch.autograd.Function):
 def gather_rows(own: Tensor) -> Tensor:
     """The rows of all processes, in their order.
 
-    Each process computes the loss of the whole batch from them. The gradient of this loss for the process's own rows is complete.
+    Each process computes the loss of the whole batch from them, and the whole gradient of this loss with respect to its own rows.
     So the gradients of the network, summed over the processes by `sum_gradients`, equal those of a single process that trains on
     the whole batch.
     """

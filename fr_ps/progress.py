@@ -24,7 +24,10 @@ _ROUNDING = 1e-6
 
 
 def echo(line: str, stream: TextIO | None = None) -> None:
-    """Print a line to `stream` (None: standard output). A closed pipe, as of `| tee` after Ctrl-C, raises nothing."""
+    """Print a line to `stream` (None: standard output); only the main one of several processes does.
+
+    A closed pipe, as of `| tee` after Ctrl-C, raises nothing.
+    """
     if _is_silent_process():
         return
     stream = stream or sys.stdout

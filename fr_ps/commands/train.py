@@ -28,7 +28,7 @@ def _add_train_arguments(train: Parser) -> None:
         help="number of processes on this machine that train together, for example one per GPU",
     )
     add_switch(train, "allow_changed", "with --resume: allow changed settings or data, and record the changes")
-    train.add_class_arguments(Config, None)
+    train.add_class_arguments(Config, None)  # None: without a prefix, as --optim.lr
 
 
 def _train(arguments: Namespace) -> None:
@@ -44,7 +44,7 @@ def _train(arguments: Namespace) -> None:
     if not arguments.resume:
         check_trains_selected_metric(config)
     starts_torchrun = (arguments.processes or 1) > 1 and not under_torchrun
-    if not starts_torchrun:  # else the main process that torchrun starts prints them
+    if not starts_torchrun:  # the processes that torchrun starts come here too; `echo` prints in the main one only
         for setting, condition in inactive_settings(config):
             echo(f"note: {setting} has no effect; it applies only if {condition.text}")
     if arguments.allow_changed and not arguments.resume:

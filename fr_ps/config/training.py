@@ -12,7 +12,8 @@ class OptimConfig:
 
     Args:
         name: adamw, or sgd with Nesterov momentum.
-        lr: peak learning rate, reached at the end of the warm-up.
+        lr: peak learning rate, reached at the end of the warm-up. That of learned task weights (loss.weighting uncertainty) is 50
+            times as high.
         weight_decay: weight decay; norms, biases, layer scales and the learned task weights have none.
         momentum: momentum of sgd.
         clip: largest gradient norm of a step; 0: no limit.

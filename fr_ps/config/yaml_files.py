@@ -23,9 +23,10 @@ def read_settings(path: Path) -> dict[str, Any]:
     """Read the YAML file `path` as nested dictionaries, lists, numbers, booleans and text; {} for an empty file.
 
     YAML 1.1 reads `off` and `no` as false, `null` as None and 2026-11-28 as a date. Here all keys, and the values of settings
-    that are text or a choice, stay text. The value of another setting becomes a boolean, a number or None if YAML 1.1 reads it
-    as one. Otherwise it stays text, which jsonargparse converts to the type of the setting or rejects. A date therefore stays
-    text. So does `1e-3`, since a float of YAML 1.1 needs a dot (`1.0e-3`); jsonargparse makes it 0.001.
+    that are text or a choice, stay text. The value of any other setting becomes a boolean or a number if YAML 1.1 reads it as
+    one. Otherwise it stays text, which jsonargparse converts to the type of the setting or rejects. A date therefore stays text.
+    So does `1e-3`, since a float of YAML 1.1 needs a dot (`1.0e-3`); jsonargparse makes it 0.001. Null is None only for a key
+    that is no setting, as `resume: null`, which --print_config prints.
 
     Raises:
         InputError: the file is missing, unreadable, too large or not YAML, a key is repeated, or a setting has no value.
@@ -144,9 +145,9 @@ class _SettingsBuilder:
         """The value of a checked `node`.
 
         Args:
-            node: of the setting.
-            schema: type hint of the setting, `_SearchValue`, `_SETTINGS`, `_SPACE` or `_CONDITION`.
-            key: name of the setting, for errors; empty for the whole file.
+            node: of the whole file, a group of settings, or a setting.
+            schema: its type hint (of a group, the class), `_SearchValue`, `_SETTINGS`, `_SPACE` or `_CONDITION`.
+            key: its name, for errors, as `optim` or `optim.lr`; empty for the whole file.
         """
         if isinstance(node, ScalarNode):
             return self._scalar(node, schema, key)
@@ -163,8 +164,9 @@ class _SettingsBuilder:
         if "\0" in node.value:
             raise InputError(f"{self._location(node)}: {key} contains a null character; remove it")
         options = set(_accepted_types(schema.type_hint if isinstance(schema, _SearchValue) else schema))
-        accepts_text = str in options and bool not in options  # with both, `off` and `no` are booleans
-        if node.tag == _NULL and not (accepts_text and node.value):  # `null` is a valid text
+        accepts_text = str in options and bool not in options  # a setting of text or booleans has `off` and `no` as booleans
+        is_text_null = accepts_text and bool(node.value)
+        if node.tag == _NULL and not is_text_null:
             self._reject_null(node, schema, key)
             return None
         is_number = node.tag in _NUMBERS and bool(options & {int, float})
@@ -174,12 +176,12 @@ class _SettingsBuilder:
             value = self.loader.construct_object(node)
         except ValueError as error:
             raise InputError(f"{self._location(node)}: {key} is not a valid value ({one_line(error, 100)}); change it") from None
-        return value if isinstance(value, (bool, int, float, str)) else str(node.value)
+        return value if isinstance(value, (bool, int, float, str)) else str(node.value)  # a date stays text
 
     def _reject_null(self, node: ScalarNode, schema: Any, key: str) -> None:
         """Reject a missing value, except of an empty document (as `---`) and of a flag."""
-        is_flag = schema is Any and "." not in key  # as `resume`, which --print_config prints as null
-        if key and not is_flag:
+        may_be_flag = schema is Any and "." not in key  # as `resume`, which --print_config prints as null
+        if key and not may_be_flag:
             raise InputError(f"{self._location(node)}: {key} is {node.value or 'empty'}; give it a value, or remove it")
 
     def _location(self, node: Node) -> str:

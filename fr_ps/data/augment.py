@@ -91,8 +91,8 @@ def apply_augmentation(batch: Mapping[str, Tensor], drawn: Augmentation) -> MapB
 
     `batch` has as many modalities as the draw; the i-th one uses column i of `strength` and `position`.
 
-    Resampling returns new tensors, which noise and erasing modify in place: on a CPU, allocating tensors for these too took a
-    quarter of the time of the augmentation.
+    Resampling returns new tensors, which noise and erasing modify in place. On a CPU, allocating further tensors for noise and
+    erasing took a quarter of the time of the augmentation.
     """
     first = next(iter(batch.values()))
     drawn = drawn.to(first.device)
@@ -111,7 +111,7 @@ def apply_augmentation(batch: Mapping[str, Tensor], drawn: Augmentation) -> MapB
 
 @dataclass(frozen=True)
 class Similarity:
-    """One similarity transform per session. It gives the position in the original map of each pixel of the augmented one.
+    """One similarity transform per session. For each pixel of the augmented map it gives the position in the original.
 
     Attributes:
         flip: (B,) -1 for a mirrored picture, else 1.

@@ -76,7 +76,7 @@ class PackReader:
         return maps
 
     def _prefetch(self, rows: np.ndarray) -> None:
-        """Ask the system to read the rows from disk, all at once and nothing else; a page fault reads far more around a map."""
+        """Ask the system to read these rows from disk, all in one go. Otherwise each page fault reads far more than its map."""
         if not hasattr(mmap, "MADV_WILLNEED"):  # Windows
             return
         mapped, size = self.maps.base, self.maps[0].nbytes

@@ -14,8 +14,9 @@ def pk_batches(
     """P x K batches of one epoch: each contains `sessions` (K) rows of each of `subjects_per_batch` (P) different subjects.
 
     Subjects are sampled round-robin, so each is seen equally often, whatever its number of sessions; the sessions of a subject
-    likewise. A subject with fewer than K sessions repeats some in a batch. So can one whose number of sessions is no multiple of
-    K, where a new round of its sessions begins. With fewer than P subjects, a batch contains all of them.
+    likewise. A subject with fewer than K sessions repeats some in a batch. A subject whose number of sessions is not a
+    multiple of K can repeat one in the batch in which a new round of its sessions begins. With fewer than P subjects, a batch
+    contains all of them.
 
     Args:
         identities: (n,) the subject of each row.
@@ -123,7 +124,8 @@ def _assign_groups(classes: np.ndarray, num_slots: int, rng: np.random.Generator
     due = (np.arange(num_slots + 1) * num_missing + rng.integers(len(classes))) // len(classes)
     unlabelled = np.diff(due) > 0
     in_turn = rng.permutation(np.flatnonzero(groups != MISSING))
-    group_of_slot = np.full(num_slots, np.argmax(groups == MISSING))  # without such rows, all slots are set by the next line
+    group_of_slot = np.empty(num_slots, int)
+    group_of_slot[unlabelled] = np.flatnonzero(groups == MISSING)[:1]
     group_of_slot[~unlabelled] = np.resize(in_turn, int(np.sum(~unlabelled)))
     return group_of_slot
 
@@ -155,7 +157,8 @@ def _fill_batches(
     batches = []
     for counts in slots_per_group.tolist():
         chosen = [member for queue, count in zip(member_queues, counts, strict=True) for member in queue.next_distinct(count)]
-        # `next`, although a row can repeat where its round ends within the slot: the batches of a seed never change.
+        # `next` can repeat a row where a round ends within the slot. `next_distinct` would not, but it would change the batches
+        # that a seed has always given.
         batches.append(np.array([row for member in chosen for row in row_queues[member].next(sessions)]))
     return batches
 

@@ -49,8 +49,10 @@ class MapStore:
         Raises:
             InputError: as `PackReader.read`.
         """
-        rows = self.selected[rows]
-        return {name: self.readers[name].read(rows) if name in self.readers else maps[rows] for name, maps in self.maps.items()}
+        stored = self.selected[rows]
+        return {
+            name: self.readers[name].read(stored) if name in self.readers else maps[stored] for name, maps in self.maps.items()
+        }
 
     def with_modalities(self, modalities: Sequence[str]) -> "MapStore":
         """The same sessions, with some of the modalities; the digest stays that of all."""

@@ -101,8 +101,8 @@ def build_losses(
         branch_channels: trained branch to the width of its own identity embedding; used if `config.branches` is true.
 
     Raises:
-        InputError: a setting with one number per class has the wrong length, or there are fewer subjects than processes that
-            divide them.
+        InputError: a setting with one number per class has the wrong length, or the processes divide the class centres
+            and there are fewer subjects than processes.
     """
     num_subjects, person_weights = len(sessions_per_subject), PERSON_WEIGHTS[config.person_weights](sessions_per_subject)
     part = _own_part(config, num_subjects)
@@ -113,9 +113,9 @@ def build_losses(
         if config.branches
     }
     attributes = {task: ATTRIBUTE_LOSSES[config.attribute_loss](config, task, count) for task, count in class_counts.items()}
-    tasks = {"identity": config.identity} | dict.fromkeys(attributes, config.attribute)
+    task_weights = {"identity": config.identity} | dict.fromkeys(attributes, config.attribute)
     adversaries = [ADVERSARIAL_PREFIX + task for task in attributes if task in adversarial_tasks]
-    weighting = WEIGHTINGS[config.weighting](config, tasks, dict.fromkeys(adversaries, config.adversarial))
+    weighting = WEIGHTINGS[config.weighting](config, task_weights, dict.fromkeys(adversaries, config.adversarial))
     return MultiTaskLoss(
         identity,
         attributes,
@@ -140,8 +140,9 @@ def _own_part(config: LossConfig, num_subjects: int) -> range | None:
         return None
     if num_subjects < world_size():
         raise InputError(
-            f"loss.sampled_subject_share is {config.sampled_subject_share:g}, which divides the {num_subjects} training subjects "
-            f"among {world_size()} processes; set it to 1, or start fewer processes"
+            f"loss.sampled_subject_share is {config.sampled_subject_share:g}, so that each of the {world_size()} processes "
+            f"holds the centres of one or more subjects, but there are only {num_subjects} training subjects; set it to 1, or "
+            "start fewer processes"
         )
     return own_part(num_subjects)
 

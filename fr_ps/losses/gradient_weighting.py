@@ -22,8 +22,8 @@ class GradientWeighting(Weighting):
 
     Adversarial part: the gradient of the adversarial losses, projected onto the directions in which no task loss rises, times
     min(1, |d| / |sum_i g_i|). So every task loss falls at least as much as along d alone. Without the factor the adversaries
-    would dominate where d is short: MGDA's d can be as short as the shortest gradient, Aligned-MTL's as the smallest principal
-    component. In float32 a d below about 1e-4 of the longest gradient is partly rounding noise.
+    would dominate where d is short: MGDA's d can be far shorter than every gradient (0 for opposite ones), Aligned-MTL's as short
+    as the smallest principal component. In float32 a d below about 1e-4 of the longest gradient is partly rounding noise.
 
     The layers after the maps (separation, heads, discriminators, classifier weights) get the gradients of the constant weights:
     with the method's weights, MGDA would train the head with the longest gradient hardly at all, and Aligned-MTL could train a
@@ -69,9 +69,8 @@ class GradientWeighting(Weighting):
         adversarial_sum = [torch.stack(adversarial).sum()] if adversarial else []
         gradients = torch.stack([_gradient(loss, maps) for loss in [*(weighted[task] for task in tasks), *adversarial_sum]])
         gramian = sum_tensor(_gramian(gradients))  # over the sessions of all processes
-        weights = from_main_process(
-            lambda: self._task_weights(gramian[: len(tasks), : len(tasks)])
-        )  # PCGrad draws random numbers
+        # Computed by one process and copied to the others, since PCGrad draws random numbers.
+        weights = from_main_process(lambda: self._task_weights(gramian[: len(tasks), : len(tasks)]))
         self._update_mean_weights(tasks, weights)
         coefficients = _add_adversarial(weights, gramian) if adversarial else weights
         change = (coefficients - 1).to(gradients) @ gradients  # minus 1: the total already contains the plain sum

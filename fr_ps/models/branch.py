@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fr_ps.config import Adversaries, AlbedoNormalization
 from fr_ps.data.layout import CHANNELS
 from fr_ps.errors import InputError, one_line
-from fr_ps.models.layers import Discriminator, Embedding, FeatureSeparation, normalise_maps, resample_maps, reverse_gradient
+from fr_ps.models.layers import Discriminator, FeatureSeparation, MeanEmbedding, normalise_maps, resample_maps, reverse_gradient
 
 IDENTITY = "identity"
 
@@ -45,7 +45,8 @@ class Branch(nn.Module):
         order: of the attributes in the separation.
         fsm: whether there is feature separation.
         reduction: of the feature separation modules.
-        adversary_input: the map that the discriminators read; off: there are none.
+        adversary_input: feature map that the discriminator of an attribute reads. rest: what the separation of this attribute
+            leaves; identity: what the last separation leaves; off: there are no discriminators.
         attribute_channels: width of each attribute's embedding; 0: `channels`, that of the shared feature map.
         identity_embedding: (B, channels, h, w) -> (B, width), a module with the attribute `width`; None: the mean.
         albedo: normalisation of the albedo: mean or log.
@@ -83,15 +84,15 @@ class Branch(nn.Module):
         width = cast(int, backbone.out_channels)
         self.project = nn.Identity() if width == channels else nn.Conv2d(width, channels, 1)
         self.separate = nn.ModuleDict({task: FeatureSeparation(channels, reduction) for task in order if fsm})
-        self.embeddings = nn.ModuleDict({task: Embedding(channels, attribute_channels) for task in order})
-        self.embeddings[IDENTITY] = identity_embedding or Embedding(channels)
+        self.embeddings = nn.ModuleDict({task: MeanEmbedding(channels, attribute_channels) for task in order})
+        self.embeddings[IDENTITY] = identity_embedding or MeanEmbedding(channels)
         adversarial = order if fsm and adversary_input != "off" else ()
         self.adversaries = nn.ModuleDict({task: Discriminator(channels, classes[task]) for task in adversarial})
 
     @property
     def embedding_widths(self) -> dict[str, int]:
         """Task to the channels of its embedding."""
-        return {task: cast(Embedding, embedding).width for task, embedding in self.embeddings.items()}
+        return {task: cast(MeanEmbedding, embedding).width for task, embedding in self.embeddings.items()}
 
     @property
     def adversarial_tasks(self) -> tuple[str, ...]:

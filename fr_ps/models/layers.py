@@ -136,7 +136,7 @@ def reverse_gradient(x: Tensor, alpha: float) -> Tensor:
     return _GradientReversal.apply(x, alpha)
 
 
-class Embedding(nn.Module):
+class MeanEmbedding(nn.Module):
     """(B, C, h, w) -> (B, width): batch norm, then the mean over the map.
 
     Args:
@@ -159,7 +159,7 @@ class FlattenedEmbedding(nn.Module):
 
     The head of Deng et al., "ArcFace", CVPR 2019. Unlike a mean, it distinguishes the positions of the map, so it reads maps of
     one size only. The last batch norm is initialised so that the embeddings have a norm of about `INITIAL_NORM`, as those of
-    `Embedding` have (5 to 8).
+    `MeanEmbedding` have (5 to 8).
 
     Args:
         channels: C.
@@ -200,7 +200,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
-        self.embedding = Embedding(channels)
+        self.embedding = MeanEmbedding(channels)
         self.linear = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -54,21 +54,30 @@ class LinearEmbedding(nn.Module):
         self.register_buffer("means", torch.zeros(parts, values))
         self.register_buffer("projections", torch.zeros(parts, values, values))
         if self.registered:
-            self.register_buffer("mean_face", _empty_face(self.compared))
+            self.register_buffer("mean_face", torch.zeros(_face_shape(self.compared)))
             self.register_buffer("registration_constants", torch.tensor(CONSTANTS))
 
     def set_mean_face(self, faces: Mapping[str, Tensor]) -> None:
         """Set the face that maps are registered to, from `congeal`."""
-        self.get_buffer("mean_face").copy_(torch.cat([faces[modality] for modality in self.compared], dim=1))
+        self._set_compared(registered_modalities(self.modalities))
+        self.mean_face.copy_(torch.cat([faces[modality] for modality in self.compared], dim=1))
+        self.get_buffer("registration_constants").copy_(torch.tensor(CONSTANTS))
+
+    def _set_compared(self, modalities: Sequence[str]) -> None:
+        self.compared = tuple(modalities)
+        if self.mean_face.shape[1] != _channels(self.compared):
+            self.mean_face = self.means.new_zeros(_face_shape(self.compared))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         """Also loads the registration of models without `registration_constants`, which is by the normals if there are any."""
         face = state_dict.get(f"{prefix}mean_face")
         if self.registered and face is not None:
-            state_dict.setdefault(f"{prefix}registration_constants", torch.tensor(OLD_CONSTANTS))
-            normals = ("normal",) if "normal" in self.compared else self.compared
-            self.compared = normals if face.shape[1] == _channels(normals) else registered_modalities(self.modalities)
-            self.mean_face = _empty_face(self.compared).to(self.means.device)
+            all_modalities = registered_modalities(self.modalities)
+            old = ("normal",) if "normal" in all_modalities else all_modalities
+            is_old = face.shape == _face_shape(old)
+            self._set_compared(old if is_old else all_modalities)
+            if is_old:
+                state_dict.setdefault(f"{prefix}registration_constants", torch.tensor(OLD_CONSTANTS))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def features(self, maps: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
@@ -134,8 +143,8 @@ def _channels(modalities: Sequence[str]) -> int:
     return sum(CHANNELS[modality] for modality in modalities)
 
 
-def _empty_face(modalities: Sequence[str]) -> Tensor:
-    return torch.zeros(1, _channels(modalities), FACE_SIDE, FACE_SIDE)
+def _face_shape(modalities: Sequence[str]) -> tuple[int, int, int, int]:
+    return 1, _channels(modalities), FACE_SIDE, FACE_SIDE
 
 
 def _half_face(maps: Tensor, modality: str) -> Tensor:

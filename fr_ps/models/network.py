@@ -211,20 +211,29 @@ class FaceNetwork(nn.Module):
             embedding = _average_embeddings(embedding.unflatten(0, (2, -1)))
             logits = {task: of_task.unflatten(0, (2, -1)).mean(dim=0) for task, of_task in logits.items()}
         if self.linear is not None and not self.training:
-            columns_by_modality = None if present is None else dict(zip(self.modalities, present.unbind(dim=1)))
-            centred = self.linear.centred_features(maps, columns_by_modality)
-            projected = self.linear.project(centred)
-            linear = self.linear.join(projected)
-            has_linear = (linear.abs().sum(dim=1, keepdim=True) > 0).to(
-                linear.dtype
-            )  # (B, 1): 1 if the session has any of its maps
-            embedding = _join(embedding, linear, self.linear_share * has_linear)
-            if self.linear_attributes is not None:
-                of_linear = self.linear_attributes(self.linear.attribute_features(projected, centred))
-                fitted = self.linear_attributes.is_fitted()
-                shares = {task: self.attribute_share * has_linear * fitted[task] for task in logits}
-                logits = _mix_logits(logits, of_linear, shares)
+            embedding, logits = self._with_linear_part(self.linear, embedding, logits, maps, present)
         return NetworkOutput(embedding, logits, {}, {}, {})
+
+    def _with_linear_part(
+        self,
+        linear: LinearEmbedding,
+        embedding: Tensor,
+        logits: dict[str, Tensor],
+        maps: Mapping[str, Tensor],
+        present: Tensor | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The (B, C + D) embedding and the logits of the trained network, joined with those of the linear part."""
+        columns = None if present is None else dict(zip(self.modalities, present.unbind(dim=1)))
+        centred = linear.centred_features(maps, columns)
+        projected = linear.project(centred)
+        joined = linear.join(projected)
+        has_maps = (joined.abs().sum(dim=1, keepdim=True) > 0).to(joined.dtype)  # (B, 1): 1 if the session has any of its maps
+        embedding = _join(embedding, joined, self.linear_share * has_maps)
+        if self.linear_attributes is not None:
+            of_linear = self.linear_attributes(linear.attribute_features(projected, centred))
+            fitted = self.linear_attributes.is_fitted()
+            logits = _mix_logits(logits, of_linear, {task: self.attribute_share * has_maps * fitted[task] for task in logits})
+        return embedding, logits
 
     @property
     def _is_flip_averaging(self) -> bool:

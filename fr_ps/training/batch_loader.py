@@ -30,8 +30,8 @@ class Batch(NamedTuple):
         maps: modality to (B, C, H, W).
         targets: task to the (B,) classes; -1 for a missing label.
         present: (B, modalities) bool, the maps of each session that the network may use; one or more per session.
-        labelled: task to the positions in the batch of the sessions with a label; absent where no session has one. Computed
-            on the CPU and copied, since `nonzero` on a GPU would wait for it.
+        labelled: task to the positions, within the batch, of the sessions that have a label; a task without such sessions is left
+            out. Computed on the CPU and copied, since `nonzero` on a GPU would wait for it.
     """
 
     maps: dict[str, Tensor]
@@ -130,7 +130,7 @@ class BatchLoader:
         return self._augmented(self._read(indices), indices, epoch, batch_number)
 
     def _read(self, indices: np.ndarray) -> MapBatch:
-        """The maps of the sessions that this process trains on, of (B,) indices."""
+        """Of the sessions with these (B,) indices, the maps of those that this process trains on."""
         return self.map_source.read(indices[own_rows(len(indices))])
 
     def _augmented(self, maps: MapBatch, indices: np.ndarray, epoch: int, batch_number: int) -> Batch:

@@ -22,7 +22,7 @@ def build_optimizer(
     """The optimizer of the trainable parameters of `modules` and of the parameters of `weighting`, which weights the task losses.
 
     Each parameter group has an `lr_scale`, by which the trainer multiplies the learning rate: `weighting_lr_scale` for the
-    parameters of `weighting`, else 1. The parameters in `no_decay` and those of `weighting` have no weight decay.
+    parameters of `weighting`, else 1. The parameters that `no_decay` names and those of `weighting` have no weight decay.
     """
     decayed: list[nn.Parameter] = []
     not_decayed: list[nn.Parameter] = []

@@ -35,7 +35,8 @@ def sampled_centres(
     processes draw one sample of all subjects, of which each takes its part, so that the sample does not depend on their number;
     and a step that accumulates several batches has one sample.
 
-    No autograd graph that was built before the context may still be in use: it has recorded the shape of all weights.
+    Do not enter the context while an autograd graph that was built before is still needed: that graph has recorded the shape of
+    the weights with all centres.
 
     Args:
         losses: of equally many subjects.

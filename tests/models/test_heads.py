@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fr_ps.models.layers import Discriminator, Embedding, FlattenedEmbedding
+from fr_ps.models.layers import Discriminator, FlattenedEmbedding, MeanEmbedding
 
 
 def narrowed(module: nn.Module, full: np.ndarray) -> np.ndarray:
@@ -18,7 +18,7 @@ def narrowed(module: nn.Module, full: np.ndarray) -> np.ndarray:
 
 
 def test_an_embedding_is_the_mean_over_the_picture_of_the_normalised_map() -> None:
-    module = Embedding(8)
+    module = MeanEmbedding(8)
     x = torch.randn(16, 8, 5, 3) * 3 + 2
     got = module(x).detach().numpy()
     raw = x.double().numpy()
@@ -29,7 +29,7 @@ def test_an_embedding_is_the_mean_over_the_picture_of_the_normalised_map() -> No
 
 
 def test_a_narrow_embedding_is_reduced_by_a_linear_layer_a_norm_and_a_prelu() -> None:
-    module = Embedding(8, reduced=4).eval()
+    module = MeanEmbedding(8, reduced=4).eval()
     x = torch.randn(5, 8, 5, 3)
     full = x.double().numpy().mean(axis=(2, 3)) / np.sqrt(1 + 1e-5)
     expected = narrowed(module, full)

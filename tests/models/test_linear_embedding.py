@@ -119,6 +119,16 @@ def test_a_model_of_before_keeps_its_registration(
         np.testing.assert_allclose((registered @ registered.T)[0, 1:5], cosines_at_9040fd5, atol=1e-3)
 
 
+def test_a_mean_face_of_another_shape_is_rejected() -> None:
+    for face in (torch.zeros(5), torch.zeros(1, 2, 28, 28)):
+        with pytest.raises(RuntimeError, match="mean_face"):
+            fitted(registered=True).load_state_dict(fitted(registered=True).state_dict() | {"mean_face": face})
+    state = fitted(registered=True).state_dict()
+    del state["registration_constants"]
+    with pytest.raises(RuntimeError, match="registration_constants"):  # no model had both maps without constants
+        fitted(registered=True).load_state_dict(state)
+
+
 def test_a_session_with_one_of_the_maps_is_registered_by_it(faces: dict[str, Tensor]) -> None:
     embedding, albedo = fitted(TWO, registered=True), {"albedo": faces["albedo"]}
     embedding.set_mean_face(congeal(registration_features(faces)))

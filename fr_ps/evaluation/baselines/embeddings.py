@@ -17,8 +17,9 @@ from fr_ps.evaluation.baselines.training_rows import (
     sample_subjects,
     with_jittered_copies,
 )
-from fr_ps.evaluation.baselines.wccn import COPIES, SYMMETRIC_COPIES, registered_modalities, registered_wccn, symmetric_wccn
+from fr_ps.evaluation.baselines.wccn import COPIES, SYMMETRIC_COPIES, registered_wccn, symmetric_wccn
 from fr_ps.evaluation.jitter import TEST_SEED
+from fr_ps.models.registration import registered_modalities
 from fr_ps.progress import OnProgress, no_progress
 
 _KINDS = (single_modality_baselines, registered_wccn, symmetric_wccn)

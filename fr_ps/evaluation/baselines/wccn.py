@@ -18,8 +18,7 @@ from fr_ps.evaluation.baselines.map_reader import BaselineMaps, MapReader, Maps,
 from fr_ps.evaluation.baselines.projections import fit_components, wccn
 from fr_ps.evaluation.baselines.training_rows import sample_maps, with_jittered_copies
 from fr_ps.models.linear_embedding import LinearEmbedding
-from fr_ps.models.registration import MODALITIES as REGISTERED
-from fr_ps.models.registration import congeal, register_maps, registration_features
+from fr_ps.models.registration import congeal, register_maps, registered_modalities, registration_features
 
 COPIES = 4
 """Jittered copies of each training session, for the principal components and their normalisation."""
@@ -72,11 +71,6 @@ def symmetric_wccn(maps: BaselineMaps) -> dict[str, np.ndarray | str]:
 def wccn_name(*parts: str) -> str:
     """`wccn_albedo_normal`, after its maps and how they are prepared."""
     return "_".join(["wccn", *parts])
-
-
-def registered_modalities(modalities: Collection[str]) -> list[str]:
-    """Those of the modalities that `registered_wccn` reads."""
-    return [modality for modality in REGISTERED if modality in modalities]
 
 
 def fit_scores(maps: BaselineMaps) -> tuple[dict[str, ToVectors], dict[str, np.ndarray]]:
