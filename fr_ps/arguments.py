@@ -161,7 +161,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
 
 
 def training_config(arguments: Namespace) -> Config:
-    """The settings in parsed `arguments`, which have its groups one by one; the checks across groups are made here."""
+    """The `Config` of parsed `arguments`, which hold its groups separately. Building it makes the checks across groups."""
     return Config(**{field.name: arguments[field.name] for field in fields(Config)})
 
 

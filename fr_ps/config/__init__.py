@@ -212,7 +212,7 @@ def without_removed(tree: Mapping[str, Any], where: str = "", any_value: bool = 
     """`tree` without the removed settings; its keys are nested (group, setting) or flat (`optim.lr`).
 
     Args:
-        tree: settings of a training.
+        tree: settings of a training or a search.
         where: beginning of the error message.
         any_value: accept removed settings with any value; for callers that do not train with the settings.
 

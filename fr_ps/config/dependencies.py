@@ -38,7 +38,7 @@ def unmet_condition(config: Config, setting: str) -> Condition | None:
 
 
 def check_trains_selected_metric(config: Config) -> None:
-    """Reject epochs that cannot improve `train.select`: of a fusion without weights, whose branches are all frozen.
+    """Reject a training that cannot change `train.select`: its branches are all frozen, and its fusion has no weights.
 
     Raises:
         InputError: names the settings.

@@ -164,13 +164,13 @@ class _SettingsBuilder:
         if "\0" in node.value:
             raise InputError(f"{self._location(node)}: {key} contains a null character; remove it")
         options = set(_accepted_types(schema.type_hint if isinstance(schema, _SearchValue) else schema))
-        accepts_text = str in options and bool not in options  # a setting of text or booleans has `off` and `no` as booleans
-        is_text_null = accepts_text and bool(node.value)
-        if node.tag == _NULL and not is_text_null:
+        keeps_text = str in options and bool not in options  # a setting that accepts both has `off` and `no` as booleans
+        # `null` is a valid text; an empty value is missing.
+        if node.tag == _NULL and not (keeps_text and node.value):
             self._reject_null(node, schema, key)
             return None
         is_number = node.tag in _NUMBERS and bool(options & {int, float})
-        if accepts_text and not is_number:
+        if keeps_text and not is_number:
             return str(node.value)
         try:
             value = self.loader.construct_object(node)

@@ -135,7 +135,7 @@ class Similarity:
         of_x, of_y, centre = self.matrix().to(maps)[:, :, :, None].unbind(dim=2)  # (B, 2, 1) each
         by_column = of_x * _pixel_centres(maps.shape[3], maps)
         by_row = of_y * _pixel_centres(maps.shape[2], maps) + centre
-        return by_row.transpose(1, 2)[:, :, None] + by_column.transpose(1, 2)[:, None]
+        return by_row.transpose(1, 2)[:, :, None] + by_column.transpose(1, 2)[:, None]  # (B, H, 1, 2) + (B, 1, W, 2)
 
     def matrix(self) -> Tensor:
         """(B, 2, 3) from augmented to original coordinates, x right and y down in [-1, 1]."""

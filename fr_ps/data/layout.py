@@ -50,8 +50,10 @@ def session_folder(root: Path, subject: str, session: str) -> Path:
 
 def _find_folder(folder: Path | None, name: str) -> Path | None:
     """The subfolder `name` of `folder`, in any Unicode form; None if there is none."""
-    if folder is None or is_directory(folder / name):
-        return folder and folder / name
+    if folder is None:
+        return None
+    if is_directory(folder / name):
+        return folder / name
     if name.isascii():
         return None
     with suppress(OSError):
@@ -226,7 +228,7 @@ def _squeeze_channels(array: np.ndarray, modality: str, where: str) -> np.ndarra
 
 
 def _reject_color_encoded(normals: np.ndarray, where: str) -> None:
-    """Reject normals (H, W, 3) encoded as colours: n_x and n_y are never negative, and the map is not a frontal plane.
+    """Reject normals (H, W, 3) that look encoded as colours: no n_x or n_y is negative, and some are well above 0.
 
     Raises:
         InputError: they are encoded; names the remedy.

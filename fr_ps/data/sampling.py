@@ -156,10 +156,10 @@ def _fill_batches(
     row_queues = [_RoundRobin(rows, rng) for rows in rows_of]
     batches = []
     for counts in slots_per_group.tolist():
-        chosen = [member for queue, count in zip(member_queues, counts, strict=True) for member in queue.next_distinct(count)]
-        # `next` can repeat a row where a round ends within the slot. `next_distinct` would not, but it would change the batches
+        chosen = [member for queue, count in zip(member_queues, counts, strict=True) for member in queue.take_distinct(count)]
+        # `take` can repeat a row where a round ends within the slot. `take_distinct` would not, but it would change the batches
         # that a seed has always given.
-        batches.append(np.array([row for member in chosen for row in row_queues[member].next(sessions)]))
+        batches.append(np.array([row for member in chosen for row in row_queues[member].take(sessions)]))
     return batches
 
 
@@ -175,16 +175,16 @@ class _RoundRobin:
         self.values, self.rng = values, rng
         self.queue: deque[int] = deque()
 
-    def next(self, count: int) -> list[int]:
+    def take(self, count: int) -> list[int]:
         """The next `count` values."""
         while len(self.queue) < count:
             self._start_round()
         return [self.queue.popleft() for _ in range(count)]
 
-    def next_distinct(self, count: int) -> list[int]:
+    def take_distinct(self, count: int) -> list[int]:
         """The next `count` values; all different if there are that many."""
         if count > len(self.values):
-            return self.next(count)
+            return self.take(count)
         drawn: list[int] = []
         while len(drawn) < count:
             # Nearly always position 0, so the search is short. Only a new round takes time in proportion to all values.

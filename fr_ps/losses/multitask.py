@@ -41,7 +41,7 @@ class LossOutput(NamedTuple):
 
 
 class MultiTaskLoss(nn.Module):
-    """Network outputs and targets to the losses of all tasks and their weighted total.
+    """Computes the losses of all tasks and their weighted total from the outputs of the network and the targets.
 
     Args:
         identity: (embeddings, targets) -> scalar.

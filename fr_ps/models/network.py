@@ -24,8 +24,9 @@ class NetworkOutput(NamedTuple):
         logits: attribute to (B, classes) logits.
         adversarial: attribute to (B, classes) logits of its adversarial discriminator.
         shared: branch to the (B, channels, h, w) feature map from which all its embeddings are made.
-        branch_embeddings: branch to its own (B, width of the branch) identity embedding, before the fusion; only for
-            `trained_branch_widths`. Unlike in the fusion, the row of a session without this map (`present` is False) is not 0.
+        branch_embeddings: branch to its own (B, width of the branch) identity embedding, before the fusion; only for the
+            branches in `trained_branch_widths`. A session whose map is dropped (`present` is False) still has its embedding here;
+            only the fusion gets 0 for it.
     """
 
     embedding: Tensor

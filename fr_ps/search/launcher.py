@@ -22,7 +22,7 @@ from fr_ps.search.samplers import build_pruner
 from fr_ps.search.spec import StudySpec, require_same_definition
 from fr_ps.search.storage import Storage, open_study, with_database_retries
 from fr_ps.search.worker_pool import run_workers
-from fr_ps.tracking.lifecycle import ensure_parent_folder, refresh_parent, resume_run, start_parent_run
+from fr_ps.tracking.lifecycle import restore_run_folder, refresh_parent, resume_run, start_parent_run
 from fr_ps.tracking.run import Run
 from fr_ps.tracking.run_folder import RUNS_FOLDER, ParentRun, RunInfo
 from fr_ps.tracking.run_lock import is_locked
@@ -147,7 +147,7 @@ def _leader_run(search: RunningSearch) -> Iterator[Run | None]:
     if search.run_info.host != socket.gethostname():
         yield None
         return
-    folder = ensure_parent_folder(search.run_info, search.folder.parent)
+    folder = restore_run_folder(search.run_info, search.folder.parent)
     if is_locked(folder):
         yield None
         return

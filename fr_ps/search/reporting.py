@@ -68,7 +68,7 @@ def finish_search(search: RunningSearch, run: Run) -> None:
 
 
 def _not_compared(spec: StudySpec) -> str:
-    """Why the best settings are not compared with the base; before the final runs, that they are missing."""
+    """Why the best settings are not compared with the base; before the final runs: that they have not ended yet."""
     if not spec.config.after.seeds:
         return "after.seeds is 0: the best settings were not trained and tested beside the base settings."
     if not _has_test_subjects(spec):
@@ -87,7 +87,7 @@ def _sync_trial_runs(search: RunningSearch) -> None:
     folders = [search.runs / run_id for run_id in ids if run_id]
     present = [folder for folder in folders if folder.is_dir() and not is_locked(folder)]
     for folder in present:
-        with suppress(InputError):  # fr-ps runs reports damaged folders
+        with suppress(InputError):  # a damaged folder; `fr-ps runs` reports it
             mark_interrupted(folder)
     pending = [folder for folder in pending_runs(search.runs) if folder in present]
     for result in sync(pending, no_progress):
@@ -100,7 +100,7 @@ def _sync_trial_runs(search: RunningSearch) -> None:
 
 
 def _train_and_report_final_runs(search: RunningSearch, run: Run, report: Path) -> tuple[Comparison, list[str]]:
-    """Train the final runs, measure the improvement, register the best run; returns that, and a line for each result."""
+    """Train the final runs, measure the improvement, register the best run; returns the comparison and a line for each result."""
     spec, after = search.spec, search.spec.config.after
     echo(f"\ntraining the best settings and the base settings with {after.seeds} seeds each")
     final_runs = train_final_runs(spec, search.study, search.parent, search.runs, run.folder, search.workers, search.threads)

@@ -119,7 +119,7 @@ def with_database_retries(call: Callable[[], Result]) -> Result:
                 return call()
         except (StorageInternalError, SQLAlchemyError) as error:
             reason = one_line(error, 200)
-        if received:  # and the handler of the signal has not raised, as that of `run_workers`
+        if received:  # and the handler did not raise: that of `run_workers` only records the signal
             raise KeyboardInterrupt if signal.SIGINT in received else SystemExit(128 + received[0])
         if time.monotonic() - started > _RETRY_SECONDS:
             raise InputError(

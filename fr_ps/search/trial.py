@@ -33,7 +33,7 @@ from fr_ps.training.train import FitResult, fit
 
 TRIAL_TAG = "fr_ps.trial"
 _EPOCH_METRIC = "train/bad_steps"
-"""A metric that every epoch of a training logs, unlike the losses: an epoch in which all steps were skipped has none."""
+"""A metric that every epoch of a training logs, unlike the losses: an epoch in which all steps were skipped logs no loss."""
 _DELIVERY_TIMEOUT = 3.0
 """Seconds without an acknowledgement from MLflow after which the end of a trial stops waiting for the delivery of its events.
 
@@ -228,7 +228,7 @@ class _PruningCallback:
     """Reports each epoch's validation to the study, and prunes.
 
     Attributes:
-        epoch: last trained epoch, also before a resume; 0 before the first.
+        epoch: last trained epoch, counting those trained before a resume; 0 if there is none.
     """
 
     def __init__(self, context: WorkerContext, trial: optuna.Trial, run: Run) -> None:

@@ -53,7 +53,7 @@ def acquire(storage: Storage, study: optuna.Study, max_trials: int, start_new: b
         start_new: whether trials that never ran may start.
 
     Returns:
-        The number of the acquired trial, None where there is none; and the trials of the study.
+        The number of the acquired trial, None where there is none; and the slots as they were before it was set to running.
     """
     with storage.lock():
         fail_stale_trials(study)

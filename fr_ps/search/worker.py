@@ -87,8 +87,8 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
         slots = _run_next_trial(context, start_new)
         if slots is None:  # a trial was run
             continue
-        # A running trial may need a retry. So may one in `slots.ready`, which this worker could not acquire because another one
-        # did after `slots` was read. Without `start_new`, trials in `slots.ready` remain waiting, and nothing is left to do.
+        # A running trial may need a retry. So may a trial in `slots.ready`: another worker acquired it after this one had read
+        # `slots`. Without `start_new`, trials that never started stay in `slots.ready`, and nothing is left to do.
         more_may_come = slots.running or (start_new and slots.ready)
         if not more_may_come:
             return

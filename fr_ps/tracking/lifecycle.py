@@ -143,7 +143,7 @@ def refresh_parent(parent: ParentRun, folder: Path) -> ParentRun:
     return ParentRun(info.mlflow_id, MlflowSink(folder, info).experiment_id())
 
 
-def ensure_parent_folder(info: RunInfo, runs: Path) -> Path:
+def restore_run_folder(info: RunInfo, runs: Path) -> Path:
     """The folder under `runs` of a parent run; created again if it is missing.
 
     Raises:

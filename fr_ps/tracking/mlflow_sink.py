@@ -87,7 +87,7 @@ class MlflowSink:
         if self.client and self.info.mlflow_id:
             return self.info.mlflow_id
         client = open_client(run_tracking_uri(self.info))
-        found = self._adopt_run(client, self.info.mlflow_id) if self.info.mlflow_id else None
+        found = self._verify_or_adopt_run(client, self.info.mlflow_id) if self.info.mlflow_id else None
         mlflow_id = found or self._find_or_create_run(client)
         # `run.json` stores the experiment's name: its id is valid in this tracking store only.
         experiment = client.get_experiment(client.get_run(mlflow_id).info.experiment_id)
@@ -100,7 +100,7 @@ class MlflowSink:
             self.info.write(self.folder)
         return str(mlflow_id)
 
-    def _adopt_run(self, client: MlflowClient, mlflow_id: str) -> str | None:
+    def _verify_or_adopt_run(self, client: MlflowClient, mlflow_id: str) -> str | None:
         """Return `mlflow_id`, from `run.json`, if that MLflow run is this run or can be adopted; None if it is unavailable.
 
         A run that `mlflow run` created for this process can be adopted: it has no `RUN_ID_TAG`, and did not end before this

@@ -130,7 +130,7 @@ class BatchLoader:
         return self._augmented(self._read(indices), indices, epoch, batch_number)
 
     def _read(self, indices: np.ndarray) -> MapBatch:
-        """Of the sessions with these (B,) indices, the maps of those that this process trains on."""
+        """The maps of this process's share of the sessions at (B,) `indices` into the training part."""
         return self.map_source.read(indices[own_rows(len(indices))])
 
     def _augmented(self, maps: MapBatch, indices: np.ndarray, epoch: int, batch_number: int) -> Batch:
@@ -194,5 +194,5 @@ def _check_equal_shares(count: int, unit: str) -> None:
     if count % processes:
         raise InputError(
             f"a batch has {count} {unit}, which {processes} processes cannot share equally; set "
-            f"batch.people to a multiple of {processes}, small enough that the training part fills a batch"
+            f"batch.people to a multiple of {processes}, small enough for the subjects and sessions of the training part"
         )

@@ -1,6 +1,7 @@
 """What a training needs before its first step: device, data, split and network.
 
-`train` prepares them before its run, so that their errors leave none. The run of a trial is already open.
+The command `train` prepares them before it starts a run, so that an error leaves no run behind. The run of a trial is already
+open.
 """
 
 from collections.abc import Callable, Sequence

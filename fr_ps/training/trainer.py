@@ -169,7 +169,8 @@ class Trainer:
         if loss_config.sampled_subject_share == 1:
             self._update(batches, step, len(batch_numbers))
             return
-        loaded = list(batches)  # the step has one sample of the class centres, which includes the subjects of all its batches
+        # All batches are loaded first: the step draws one subset of the class centres, with the subjects of all of them.
+        loaded = list(batches)
         subjects = torch.cat([batch.targets["identity"] for batch in loaded])
         identity_losses, share = state.losses.identity_losses, loss_config.sampled_subject_share
         # One seed for all processes. It differs from the dropout seed of each, as no process has the rank MAX_PROCESSES.

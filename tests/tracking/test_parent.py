@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from fr_ps.tracking.lifecycle import ensure_parent_folder, refresh_parent, resume_run, start_parent_run, start_run
+from fr_ps.tracking.lifecycle import restore_run_folder, refresh_parent, resume_run, start_parent_run, start_run
 from fr_ps.tracking.run_folder import PARENT_TAG, RUN_INFO_FILE, read_run_info
 from fr_ps.tracking.sync import move_to_store
 
@@ -42,10 +42,10 @@ def test_a_parent_adopts_the_run_of_mlflow_run(store: MlflowClient, monkeypatch)
 
 def test_a_parent_is_resumed_as_the_same_run_also_on_another_machine(store: MlflowClient):
     info, parent = start_parent_run("a study", RUNS)
-    with resume_run(ensure_parent_folder(info, RUNS)) as run:
+    with resume_run(restore_run_folder(info, RUNS)) as run:
         run.log_metrics({"best": 0.5}, 1)
     other = Path("another machine")
-    with resume_run(ensure_parent_folder(info, other)) as run:
+    with resume_run(restore_run_folder(info, other)) as run:
         assert run.mlflow_id == parent.mlflow_id
         run.log_metrics({"best": 0.7}, 2)
     points = [(point.step, point.value) for point in store.get_metric_history(parent.mlflow_id, "best")]
@@ -55,7 +55,7 @@ def test_a_parent_is_resumed_as_the_same_run_also_on_another_machine(store: Mlfl
 
 def test_an_existing_parent_folder_is_unchanged(store: MlflowClient):
     info, _ = start_parent_run("a study", RUNS)
-    assert ensure_parent_folder(replace(info, name="renamed"), RUNS) == RUNS / info.id
+    assert restore_run_folder(replace(info, name="renamed"), RUNS) == RUNS / info.id
     assert read_run_info(RUNS / info.id).name == "a study"
 
 
