@@ -22,7 +22,7 @@ from fr_ps.search.samplers import build_pruner
 from fr_ps.search.spec import StudySpec, require_same_definition
 from fr_ps.search.storage import Storage, open_study, with_database_retries
 from fr_ps.search.worker_pool import run_workers
-from fr_ps.tracking.lifecycle import restore_run_folder, refresh_parent, resume_run, start_parent_run
+from fr_ps.tracking.lifecycle import refresh_parent, restore_run_folder, resume_run, start_parent_run
 from fr_ps.tracking.run import Run
 from fr_ps.tracking.run_folder import RUNS_FOLDER, ParentRun, RunInfo
 from fr_ps.tracking.run_lock import is_locked

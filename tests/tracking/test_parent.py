@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from fr_ps.tracking.lifecycle import restore_run_folder, refresh_parent, resume_run, start_parent_run, start_run
+from fr_ps.tracking.lifecycle import refresh_parent, restore_run_folder, resume_run, start_parent_run, start_run
 from fr_ps.tracking.run_folder import PARENT_TAG, RUN_INFO_FILE, read_run_info
 from fr_ps.tracking.sync import move_to_store
 
