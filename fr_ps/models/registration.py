@@ -73,18 +73,19 @@ def registered_modalities(modalities: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in MODALITIES if name in modalities)
 
 
-def congeal(features: MapBatch) -> MapBatch:
+def congeal(features: MapBatch, constants: Constants = CONSTANTS) -> MapBatch:
     """The mean face: modality to (1, C, h, h), the mean of the B registered sessions.
 
     The transforms average to the identity, so that the face has the mean position and size of the sessions' faces.
 
     Args:
         features: `registration_features` of the training sessions.
+        constants: of the model.
     """
     parameters = _no_motion(features)
     mean_face = _mean(features)
     for _ in range(ROUNDS):
-        parameters = _register(features, mean_face, CONSTANTS, parameters)
+        parameters = _register(features, mean_face, constants, parameters)
         parameters = parameters - parameters.mean(dim=0)
         similarity = _similarity(parameters)
         mean_face = _mean({name: apply_similarity(maps, name, similarity) for name, maps in features.items()})

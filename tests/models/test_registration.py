@@ -11,8 +11,11 @@ from torch.nn import functional
 from fr_ps.data.augment import MapBatch, Similarity, apply_similarity
 from fr_ps.evaluation.jitter import draw_jitter
 from fr_ps.models.registration import (
+    CONSTANTS,
     LARGEST,
     MOVED_SIDE,
+    OLD_CONSTANTS,
+    Constants,
     _similarity,
     _undo,
     _window,
@@ -68,32 +71,37 @@ def jittered(count: int, seed: int) -> Similarity:
     return draw_jitter(np.array([f"p{row}" for row in range(count)]), np.array(["s"] * count), seed)
 
 
+@pytest.mark.parametrize("constants", [OLD_CONSTANTS, CONSTANTS], ids=["weak prior", "default"])
 @pytest.mark.parametrize("modalities", [("albedo", "normal"), ("normal",), ("albedo",)])
-def test_the_landmarks_of_a_moved_face_come_back_within_a_fraction_of_a_pixel(faces: Faces, modalities: tuple[str, ...]) -> None:
+def test_the_landmarks_of_a_moved_face_come_back_within_a_fraction_of_a_pixel(
+    faces: Faces, modalities: tuple[str, ...], constants: Constants
+) -> None:
+    """The default prior undoes less of a motion, which the albedo alone shows."""
     maps = {name: faces.maps[name] for name in modalities}
-    mean_face = congeal(registration_features({name: faces.known[name] for name in modalities}))
+    mean_face = congeal(registration_features({name: faces.known[name] for name in modalities}), constants)
     moves = [jittered(8, seed) for seed in range(3)]
-    where = seen_at(faces.landmarks, matrices(register(registration_features(maps), mean_face)))
+    where = seen_at(faces.landmarks, matrices(register(registration_features(maps), mean_face, constants)))
     before, after = [], []
     for drawn in moves:
-        found = register(registration_features(move(maps, drawn)), mean_face)
+        found = register(registration_features(move(maps, drawn)), mean_face, constants)
         back = seen_at(faces.landmarks, matrices(drawn) @ matrices(found))
         before.append(np.linalg.norm(seen_at(faces.landmarks, matrices(drawn)) - faces.landmarks * SIDE / 2, axis=2))
         after.append(np.linalg.norm(back - where, axis=2))
     assert np.median(before) > 1.5
-    assert np.median(after) < (0.5 if "normal" in modalities else 0.6)  # the albedo determines the motion less well
-    if "normal" in modalities:
+    assert np.median(after) < (0.6 if modalities == ("albedo",) and constants == CONSTANTS else 0.5)
+    if "normal" in modalities:  # the brightness of the skin alone misleads some sessions
         assert np.quantile(after, 0.9) < 0.7
 
 
-def test_the_normals_of_a_turned_face_turn_back(faces: Faces) -> None:
+@pytest.mark.parametrize(("constants", "left"), [(OLD_CONSTANTS, 0.5), (CONSTANTS, 0.6)], ids=["weak prior", "default"])
+def test_the_normals_of_a_turned_face_turn_back(faces: Faces, constants: Constants, left: float) -> None:
     turn = 0.15
     turned = Similarity(torch.ones(8), torch.full((8,), turn), torch.ones(8), torch.zeros(8, 2))
-    wanted = register_maps(faces.maps, faces.mean_face)["normal"]
-    got = register_maps(move(faces.maps, turned), faces.mean_face)["normal"]
+    wanted = register_maps(faces.maps, faces.mean_face, constants)["normal"]
+    got = register_maps(move(faces.maps, turned), faces.mean_face, constants)["normal"]
     x, y, z = got.unbind(dim=1)
     not_back = torch.stack([np.cos(turn) * x - np.sin(turn) * y, np.sin(turn) * x + np.cos(turn) * y, z], dim=1)
-    assert angle(got, wanted) < 0.6 * angle(not_back, wanted)
+    assert angle(got, wanted) < left * angle(not_back, wanted)
 
 
 def angle(first: Tensor, second: Tensor) -> float:
