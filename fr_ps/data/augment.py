@@ -43,7 +43,7 @@ class Augmentation:
         strength: (B, M) standard deviation of the noise as a share of the map's root mean square.
         position: (B, M) in [0, 1]: where the noise of a map starts in the fixed noise table (`_noise_table`); 0 is its beginning,
             1 the last possible start.
-        erased: (B, 4) rectangle that is erased, of size 0 where none is; None: none in the batch.
+        erased: (B, 4) rectangle that is erased, of size 0 for a session without one; None: none is drawn.
     """
 
     similarity: "Similarity"

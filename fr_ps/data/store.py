@@ -104,7 +104,7 @@ def _open_or_pack(root: Path, labels: Labels, modality: str, advance: OnProgress
     def source(row: int) -> Path:
         return map_files(root, labels.subset(np.array([row])), modality)[0]
 
-    with suppress(CorruptPack):  # missing, damaged, or being written by another process: opened again under the lock
+    with suppress(CorruptPack):  # missing, damaged or incomplete: under the lock, opened if it exists by then, else written
         return open_pack(folder, modality, source)
     with file_lock(packs), translate_write_errors(folder):
         if folder.exists():

@@ -67,6 +67,7 @@ class GradientWeighting(Weighting):
         tasks = [task for task in self.tasks if task in losses]
         adversarial = [weighted[task] for task in losses if self.adversarial.get(task, 0) > 0]
         adversarial_sum = [torch.stack(adversarial).sum()] if adversarial else []
+        # One row per task, then, if there are adversaries, one of their sum.
         gradients = torch.stack([_gradient(loss, maps) for loss in [*(weighted[task] for task in tasks), *adversarial_sum]])
         gramian = sum_tensor(_gramian(gradients))  # over the sessions of all processes
         # Computed by one process and copied to the others, since PCGrad draws random numbers.

@@ -13,7 +13,7 @@ from fr_ps.losses.weighting import Weighting
 from fr_ps.models.network import NetworkOutput
 
 ADVERSARIAL_PREFIX = "adversarial_"
-"""Before an attribute's name: the task of its adversarial discriminator, `adversarial_gender`."""
+"""Prefix that makes the name of an attribute that of its adversarial task, as `adversarial_gender`."""
 
 
 class LossOutput(NamedTuple):

@@ -36,7 +36,7 @@ class NetworkOutput(NamedTuple):
     branch_embeddings: dict[str, Tensor]
 
     def gathered(self) -> "NetworkOutput":
-        """The outputs of the sessions of all processes (`gather_rows`); the shared maps stay those of this one."""
+        """The outputs of the sessions of all processes (`gather_rows`); the shared maps stay those of this process."""
         own = [self.embedding, *self.logits.values(), *self.adversarial.values(), *self.branch_embeddings.values()]
         parts = iter(gather_rows(torch.cat(own, dim=1)).split([tensor.shape[1] for tensor in own], dim=1))
         return self._replace(

@@ -167,7 +167,7 @@ def build_train_state(setup: TrainingSetup, loader: BatchLoader, network: FaceNe
     ).to(device)
     trackers = {config.train.select: BestTracker(config.train.select, config.train.patience)}
     trackers |= {metric: BestTracker(metric, setting="train.watch") for metric in config.train.watch if metric not in trackers}
-    optimizer = build_optimizer(config.optim, [network, losses.identity, losses.branches], losses.weighting)
+    optimizer = build_optimizer(config.optim, [network, *losses.identity_losses], losses.weighting)
     guard = NonFiniteGuard([network, losses], max_consecutive=config.train.bad_steps)
     precision = pick_precision(config.train.precision, device)
     # Below torch's default of 65536: a step whose scaled gradients overflow is skipped, and counts towards train.bad_steps.
