@@ -149,7 +149,8 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     trees = {file: _read_config(Path(file)) for file in configs}
     if command == "search":
         trees = _merge_base(trees, tokens)
-    # jsonargparse accepts the content of a config file as the value of --config.
+    # jsonargparse gets the settings that were read above as JSON: it accepts content as well as a file name. Flags come after
+    # them and override them.
     config_flags = [f"--config={json.dumps(_select_settings(tree, command, file))}" for file, tree in trees.items()]
     try:
         arguments = parser.instantiate(parser.parse_args(tokens[:depth] + config_flags + tokens[depth:]))

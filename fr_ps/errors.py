@@ -38,5 +38,9 @@ class DiskFullError(InputError):
     """The disk is full; a retry makes sense only after space was freed."""
 
 
+class DatabaseUnreachableError(InputError):
+    """The database of a study was unreachable for all the time of the retries."""
+
+
 class OutOfMemoryError(InputError):
     """The device has too little memory for the settings."""

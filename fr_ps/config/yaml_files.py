@@ -169,8 +169,8 @@ class _SettingsBuilder:
         if node.tag == _NULL and not (keeps_text and node.value):
             self._reject_null(node, schema, key)
             return None
-        is_number = node.tag in _NUMBERS and bool(options & {int, float})
-        if keeps_text and not is_number:
+        accepts_number = bool(options & {int, float})
+        if keeps_text and not (accepts_number and node.tag in _NUMBERS):
             return str(node.value)
         try:
             value = self.loader.construct_object(node)

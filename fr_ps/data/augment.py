@@ -57,7 +57,7 @@ class Augmentation:
         return self._map(lambda numbers: numbers[rows])
 
     def to(self, device: torch.device) -> "Augmentation":
-        """The same numbers on a device, copied without waiting for it; the positions stay on the CPU, which reads them."""
+        """The same numbers on a device; `position` stays on the CPU, where it is read."""
         return replace(self._map(lambda numbers: to_device(numbers, device)), position=self.position)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Augmentation":

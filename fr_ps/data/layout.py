@@ -244,7 +244,11 @@ def _reject_color_encoded(normals: np.ndarray, where: str) -> None:
 
 
 def _normalize_normals(normals: np.ndarray, where: str) -> np.ndarray:
-    """Unit normals. Corrects lengths that resampling changed, and a zero background; rejects other lengths."""
+    """`normals` (H, W, 3) with unit length: (0, 0, 1) for zero vectors (background).
+
+    Raises:
+        InputError: a length is outside 0.5 to 1.5, which resampling of unit normals does not explain.
+    """
     lengths = np.sqrt(np.einsum("hwc,hwc->hw", normals, normals))
     if np.abs(lengths - 1).max() < _UNIT_TOLERANCE:
         return normals

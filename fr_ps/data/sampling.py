@@ -119,8 +119,8 @@ def _assign_groups(classes: np.ndarray, num_slots: int, rng: np.random.Generator
     Rows without a label get their share of the slots, spread evenly; the other slots go to the classes in turn.
     """
     groups, num_missing = np.unique(classes), int(np.sum(classes == MISSING))
-    # due[i]: how many of the first i slots go to rows without a label. If their share is less than one slot per epoch, the random
-    # offset gives them a slot in some epochs.
+    # due[i]: number of the first i slots that go to rows without a label, their share of i plus a random offset below 1, rounded
+    # down. With a share of less than one slot per epoch, the offset decides whether the epoch has one.
     due = (np.arange(num_slots + 1) * num_missing + rng.integers(len(classes))) // len(classes)
     unlabelled = np.diff(due) > 0
     in_turn = rng.permutation(np.flatnonzero(groups != MISSING))

@@ -38,7 +38,7 @@ class _StoredRun:
     """The study's run as stored in the database. The field names are the stored keys.
 
     Attributes:
-        card: content of `run.json`.
+        card: content of `run.json`, the file that describes the run.
         parent: ids of the run in MLflow.
         folder: run folder.
     """

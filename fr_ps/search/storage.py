@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, event, inspect, text
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError, SQLAlchemyError
 
-from fr_ps.errors import InputError, one_line
+from fr_ps.errors import DatabaseUnreachableError, InputError, one_line
 from fr_ps.locks import dir_lock
 from fr_ps.redaction import redact
 
@@ -107,7 +107,7 @@ def with_database_retries(call: Callable[[], Result]) -> Result:
     handlers run afterwards.
 
     Raises:
-        InputError: the database was unreachable for ten minutes.
+        DatabaseUnreachableError: the database was unreachable for ten minutes.
         KeyboardInterrupt, SystemExit: a signal arrived during `call`. Usually its handler raises, once `call` has returned. If
             the handler only records it (as in `run_workers`) and `call` failed, this function raises, and does not retry.
     """
@@ -115,14 +115,15 @@ def with_database_retries(call: Callable[[], Result]) -> Result:
     while True:
         received: list[int] = []
         try:
-            with _deferred_signals(received):  # its end delivers the signals: their handlers may raise, and the result is lost
+            # Leaving this block delivers the deferred signals. If a handler raises, the result of `call` is lost.
+            with _deferred_signals(received):
                 return call()
         except (StorageInternalError, SQLAlchemyError) as error:
             reason = one_line(error, 200)
-        if received:  # and the handler did not raise: that of `run_workers` only records the signal
+        if received:  # their handlers did not raise: those of `run_workers` only record the signal
             raise KeyboardInterrupt if signal.SIGINT in received else SystemExit(128 + received[0])
         if time.monotonic() - started > _RETRY_SECONDS:
-            raise InputError(
+            raise DatabaseUnreachableError(
                 f"study.storage: unreachable for 10 minutes ({reason}); check the database and start the search again"
             )
         time.sleep(pause)

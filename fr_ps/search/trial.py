@@ -14,7 +14,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from fr_ps.config import flatten, with_settings
-from fr_ps.errors import DiskFullError, InputError, OutOfMemoryError, one_line
+from fr_ps.errors import DatabaseUnreachableError, DiskFullError, InputError, OutOfMemoryError, one_line
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.files import check_path_component
 from fr_ps.markdown import markdown_lines
@@ -106,7 +106,7 @@ def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult | N
     Raises:
         KeyboardInterrupt, SystemExit: on a signal, after a checkpoint.
         DiskFullError: the disk is full.
-        InputError: the database is unreachable.
+        DatabaseUnreachableError: the database was unreachable for ten minutes. The trial stays running until its lease expires.
     """
     storage, study = context.storage, context.study
     with heartbeat(storage, study, number), suppress(UpdateFinishedTrialError):
@@ -156,7 +156,7 @@ def _train_in_run(context: WorkerContext, trial: optuna.Trial, params: dict[str,
         run.set_tags({TRIAL_TAG: str(trial.number), "fr_ps.study": context.study.study_name, f"{TRIAL_TAG}_state": "running"})
         try:
             result = _train_or_copy(context, trial, params, run)
-        except (KeyboardInterrupt, SystemExit, DiskFullError):
+        except (KeyboardInterrupt, SystemExit, DiskFullError, DatabaseUnreachableError):
             run.set_tags({f"{TRIAL_TAG}_state": "stopped"})
             raise
         note = markdown_lines([f"trial {trial.number}: {result.outcome}. {result.reason}"])
@@ -212,7 +212,7 @@ def _train_or_copy(context: WorkerContext, trial: optuna.Trial, params: dict[str
     except _Pruned:
         reason = f"by {spec.config.pruner.name} after epoch {callback.epoch}"
         return TrialResult("pruned", reason=reason, epochs=callback.epoch)
-    except (DiskFullError, UpdateFinishedTrialError):
+    except (DiskFullError, DatabaseUnreachableError, UpdateFinishedTrialError):
         raise
     except DivergedError as error:
         return TrialResult("pruned", reason=f"diverged: {error}", epochs=callback.epoch)

@@ -24,6 +24,7 @@ _STATE_NAMES: dict[TrialState, State] = {
     TrialState.PRUNED: "pruned",
 }
 _add_retry = RetryHeartbeatStaleTrialCallback(max_retry=1, inherit_intermediate_values=True)
+"""Adds the retry of a killed trial, with its settings and attributes. As `RUN` is one of them, the retry resumes the same run."""
 
 
 def read_slots(study: optuna.Study, max_trials: int) -> TrialSlots:

@@ -69,7 +69,7 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
     Args:
         spec: of the study.
         parent: the study's run in MLflow.
-        started_at: start of the search, seconds since 1970.
+        started_at: when this search was started, seconds since 1970; for a continued study not the first start.
         runs: folder of the runs.
 
     Raises:
@@ -87,8 +87,9 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
         slots = _run_next_trial(context, start_new)
         if slots is None:  # a trial was run
             continue
-        # A running trial may need a retry. So may a trial in `slots.ready`: another worker acquired it after this one had read
-        # `slots`. Without `start_new`, trials that never started stay in `slots.ready`, and nothing is left to do.
+        # Wait while a trial runs, because it may need a retry. If `start_new` is set, a trial in `slots.ready` runs too: another
+        # worker acquired it between the reading of `slots` and the attempt to acquire it here. Otherwise the trials in
+        # `slots.ready` never started and never will.
         more_may_come = slots.running or (start_new and slots.ready)
         if not more_may_come:
             return

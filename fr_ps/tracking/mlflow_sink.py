@@ -114,7 +114,7 @@ class MlflowSink:
             if error.error_code != _NOT_FOUND_CODE:
                 raise
             if delivered:
-                raise InputError(self._lost_run_message(f"no longer has MLflow run {mlflow_id} of run {self.info.id}")) from None
+                raise InputError(self._lost_run_message(mlflow_id, "no longer exists")) from None
             self.note = self._unavailable_note(mlflow_id, "does not exist")
             return None
         owner = run.data.tags.get(RUN_ID_TAG)
@@ -129,18 +129,19 @@ class MlflowSink:
         if owner == self.info.id:
             return mlflow_id
         if delivered:
-            raise InputError(
-                self._lost_run_message(f"has run {owner} as MLflow run {mlflow_id}, which run {self.info.id} was delivered to")
-            )
+            raise InputError(self._lost_run_message(mlflow_id, f"now belongs to run {owner}"))
         self.note = self._unavailable_note(mlflow_id, f"belongs to run {owner}")
         return None
 
     def _unavailable_note(self, mlflow_id: str, why: str) -> str:
         return f"tracking: MLFLOW_RUN_ID names MLflow run {mlflow_id}, which {why}; run {self.info.id} gets a new MLflow run"
 
-    def _lost_run_message(self, what: str) -> str:
-        where = display_uri(self.info)
-        return f"{where} {what}; deliver the run again: fr-ps sync --run {self.info.id} --store {shlex.quote(where)}"
+    def _lost_run_message(self, mlflow_id: str, what: str) -> str:
+        where, run_id = display_uri(self.info), self.info.id
+        return (
+            f"MLflow run {mlflow_id} in {where}, to which run {run_id} was delivered, {what}; "
+            f"deliver the run again: fr-ps sync --run {run_id} --store {shlex.quote(where)}"
+        )
 
     def _find_or_create_run(self, client: MlflowClient) -> str:
         info = self.info

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from fr_ps.config import Config, SearchConfig
 from fr_ps.config.search import PrunerConfig, StudyConfig
-from fr_ps.errors import DiskFullError, InputError, OutOfMemoryError
+from fr_ps.errors import DatabaseUnreachableError, DiskFullError, InputError, OutOfMemoryError
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.search.samplers import build_pruner
 from fr_ps.search.spec import build_study_spec
@@ -85,8 +85,10 @@ def test_an_error_of_the_training_ends_the_trial(
     assert result.reason == reason
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, DiskFullError("full; free space")])
-def test_a_signal_or_a_full_disk_leaves_the_trial_running(
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt, SystemExit, DiskFullError("full; free space"), DatabaseUnreachableError("down; start it")]
+)
+def test_an_error_outside_the_training_leaves_the_trial_running(
     context: WorkerContext, monkeypatch: pytest.MonkeyPatch, error: BaseException | type[BaseException]
 ) -> None:
     with pytest.raises(error if isinstance(error, type) else type(error)):
@@ -94,7 +96,7 @@ def test_a_signal_or_a_full_disk_leaves_the_trial_running(
     (trial,) = context.study.get_trials()
     assert (trial.state, trial.intermediate_values) == (TrialState.RUNNING, {1: 0.5})
     folder = context.runs / trial_run_id(trial)
-    assert last_status(folder) == ("FAILED" if isinstance(error, DiskFullError) else "KILLED")
+    assert last_status(folder) == ("FAILED" if isinstance(error, InputError) else "KILLED")
     states = [
         event.data["fr_ps.trial_state"] for _, event in read_events(folder / JOURNAL_FILE) if "fr_ps.trial_state" in event.data
     ]

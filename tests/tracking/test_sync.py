@@ -154,7 +154,7 @@ def test_a_lost_or_deleted_mlflow_run_does_not_affect_other_runs(either):
     ended_run("zero")
     rows = sync_all()
     assert {name: row.remaining for name, row in rows.items()} == {"one": 2, "three": 2, "two": 0, "zero": 0}
-    assert "no longer has MLflow run 000" in rows["one"].reason
+    assert "to which run one was delivered, no longer exists" in rows["one"].reason
     assert "active" in rows["three"].reason
     either.restore_run(deleted)
     assert {name: row.remaining for name, row in sync_all().items()} == {"one": 2, "three": 0}
@@ -302,8 +302,8 @@ def test_the_command_of_the_message_delivers_a_run_with_a_lost_store_again(make_
     (line,) = capsys.readouterr().err.strip().splitlines()
     command = "fr-ps sync --run one --store sqlite:///mlflow.db"
     assert line.endswith(
-        f"one to sqlite:///mlflow.db: sqlite:///mlflow.db no longer has MLflow run {lost} of run one; "
-        f"deliver the run again: {command}"
+        f"one to sqlite:///mlflow.db: MLflow run {lost} in sqlite:///mlflow.db, to which run one was delivered, "
+        f"no longer exists; deliver the run again: {command}"
     )
     for _ in range(2):  # the second time changes nothing
         assert main(command.split()[1:]) == 0
