@@ -99,7 +99,7 @@ def add_overwrite_flag(parser: ArgumentParser) -> None:
 def add_shard_flags(parser: ArgumentParser) -> None:
     """Add the flags that do one part of the work, and that join all parts; see `fr_ps.shards`."""
     parser.add_argument("--shard", type=str, default=None, help="do part I of N only, as 3/16; run all parts, then --merge")
-    add_switch(parser, "merge", "join the results of all shards; the other flags as theirs")
+    add_switch(parser, "merge", "join the results of all shards; give the other flags as for the shards")
 
 
 def add_model_flag(parser: ArgumentParser) -> None:
@@ -149,8 +149,8 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     trees = {file: _read_config(Path(file)) for file in configs}
     if command == "search":
         trees = _merge_base(trees, tokens)
-    # jsonargparse gets the settings that were read above as JSON: it accepts content as well as a file name. Flags come after
-    # them and override them.
+    # The settings of the files are passed as JSON text, which `--config` of jsonargparse accepts in place of a file name. Flags
+    # come after them and override them.
     config_flags = [f"--config={json.dumps(_select_settings(tree, command, file))}" for file, tree in trees.items()]
     try:
         arguments = parser.instantiate(parser.parse_args(tokens[:depth] + config_flags + tokens[depth:]))
@@ -162,7 +162,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
 
 
 def training_config(arguments: Namespace) -> Config:
-    """The `Config` of parsed `arguments`, which hold its groups separately. Building it makes the checks across groups."""
+    """The `Config` of parsed `arguments`, which hold its groups separately. `Config` checks the groups against each other."""
     return Config(**{field.name: arguments[field.name] for field in fields(Config)})
 
 
@@ -197,7 +197,10 @@ def _normalize_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _extract_resume(argv: Sequence[str]) -> tuple[list[str], Path | None]:
-    """The arguments without `--resume RUN`, and the folder of that run; without RUN, the last interrupted training."""
+    """The arguments without `--resume RUN`, and the folder of that run.
+
+    For `--resume` without RUN it is the folder of the last interrupted training, and without the flag None.
+    """
     tokens: list[str] = []
     folder = None
     rest = list(argv)
@@ -285,7 +288,10 @@ def _flags(parser: ArgumentParser, command: str) -> list[str]:
 
 
 def _translate_error(message: str, command: str, trees: dict[str, dict[str, Any]], flags: Sequence[str]) -> str:
-    """Translate an error message of jsonargparse, about a `command` with these `flags`."""
+    """The message for the user in place of jsonargparse's `message`, about a `command` with these `flags`.
+
+    `trees` has the settings of each config file.
+    """
     if found := re.search(r"does not accept option '([^']+)'", message):
         files = [file for file, tree in trees.items() if _has_key(tree, found[1])] or list(trees)
         return f"{', '.join(files)}: {_unknown_setting(found[1], command)}"
@@ -319,7 +325,7 @@ _POSITIONAL = ("folder", "session", "shell")
 
 
 def _has_key(tree: dict[str, Any], key: str) -> bool:
-    """Whether a config file has a key, as `optim.lr`."""
+    """Whether the settings `tree` of a file contain `key`, such as `optim.lr`."""
     first, _, rest = key.partition(".")
     inner = tree.get(first)
     return first in tree and (not rest or (isinstance(inner, dict) and _has_key(inner, rest)))

@@ -63,8 +63,9 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 def configure_device(device: torch.device, precision: torch.dtype, *, deterministic: bool) -> None:
     """Set torch's global options for a training.
 
-    On a GPU, float32 convolutions and matrix products are exact in a float32 training, and use TF32 in another one, where they
-    remain in few places. Without `deterministic`, cuDNN chooses the fastest algorithm for each shape by measurement.
+    On a GPU, float32 convolutions and matrix products run in full float32 if `precision` is float32, otherwise in TF32. (With a
+    lower precision, autocast leaves few of them in float32.) Without `deterministic`, cuDNN chooses the fastest algorithm for
+    each shape by measurement.
 
     Args:
         device: of the training.

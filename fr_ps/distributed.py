@@ -202,7 +202,7 @@ def _is_large(gradient: Tensor) -> bool:
 
 
 def _buckets(gradients: Sequence[Tensor]) -> list[list[Tensor]]:
-    """The other gradients by their type."""
+    """The gradients that are not exchanged in place, grouped by their data type."""
     buckets: dict[torch.dtype, list[Tensor]] = {}
     for gradient in gradients:
         if not _is_large(gradient):

@@ -44,7 +44,7 @@ def _train(arguments: Namespace) -> None:
     if not arguments.resume:
         check_trains_selected_metric(config)
     starts_torchrun = (arguments.processes or 1) > 1 and not under_torchrun
-    if not starts_torchrun:  # also in a process that torchrun started; `echo` prints in the main one only
+    if not starts_torchrun:  # else torchrun's main process prints the notes, when it comes here
         for setting, condition in inactive_settings(config):
             echo(f"note: {setting} has no effect; it applies only if {condition.text}")
     if arguments.allow_changed and not arguments.resume:
@@ -77,7 +77,8 @@ def _train_in_other_process(config: Config, arguments: Namespace, folder: Path |
 
     prepared = prepare_training(config, echo, folder)
     check_selected_metrics(prepared)
-    run = SilentRun(RUNS_FOLDER / from_main_process(lambda: ""))
+    run_id = from_main_process(lambda: "")  # sent in _train_in_main_process; the function is not called here
+    run = SilentRun(RUNS_FOLDER / run_id)
     train(config, run, echo, prepared=prepared, allow_changed=arguments.allow_changed)
 
 
@@ -92,7 +93,7 @@ def _train_in_main_process(config: Config, arguments: Namespace, folder: Path | 
     from fr_ps.training.train import train
 
     system_metrics = config.train.system_metrics
-    prepared = prepare_training(config, echo, folder)  # these errors leave no run
+    prepared = prepare_training(config, echo, folder)  # before the start of the run, so that an error leaves no run
     check_selected_metrics(prepared)
     if folder:
         opened = resume_run(folder, system_metrics=system_metrics)

@@ -92,7 +92,7 @@ REMOVED: dict[str, Any] = {
 """Removed settings that are constants now, with their values. Files that set them to these values are still read."""
 _REMOVED_WITHOUT_EFFECT = ("train.scoring_batch",)
 """Removed settings that changed no result. Files with any value of them are still read."""
-_EXPECTED_SETTING = "a setting as optim.lr (fr-ps train --help lists them)"
+_EXPECTED_SETTING = "a setting such as optim.lr (fr-ps train --help lists them)"
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,9 @@ def with_absolute_paths(config: Config) -> Config:
 
 
 def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
-    """`config` with the values of `settings`, whose keys are names as `optim.lr`. A list becomes a tuple if the setting is one.
+    """`config` with the values of `settings`, whose keys are names such as `optim.lr`.
+
+    A list becomes a tuple if the setting is a tuple in `config`.
 
     Raises:
         InputError: an unknown setting, an invalid value, or values that contradict each other.

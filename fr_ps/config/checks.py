@@ -55,7 +55,8 @@ def _format_value(value: object) -> str:
 def check_types(config: object, group: str) -> None:
     """Check the types of the settings of `config`: choices, finite numbers, integers, booleans.
 
-    Needed for settings that do not pass through jsonargparse, such as those of a search worker, which come from JSON.
+    Needed for settings that do not pass through jsonargparse, such as those of a search worker, which come from JSON. `group` is
+    the prefix of the names in messages, with its dot: `optim.`.
     """
     for name, hint in get_type_hints(type(config)).items():
         value = getattr(config, name)

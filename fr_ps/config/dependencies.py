@@ -38,14 +38,15 @@ def unmet_condition(config: Config, setting: str) -> Condition | None:
 
 
 def check_trains_selected_metric(config: Config) -> None:
-    """Reject a training that cannot change `train.select`: its branches are all frozen, and its fusion has no weights.
+    """Reject a training that cannot change the metric `train.select`: all branches are frozen, and the fusion has no weights.
 
     Raises:
         InputError: names the settings.
     """
     fusion, select = config.fusion, config.train.select
-    has_weights = len(config.branch_names) > 1 and fusion.name in ("fc", "gated")
-    if not fusion.frozen or has_weights or not set(config.branch_names) <= set(fusion.branches) or config.train.epochs == 1:
+    all_frozen = fusion.frozen and set(config.branch_names) <= set(fusion.branches)
+    fusion_has_weights = len(config.branch_names) > 1 and fusion.name in ("fc", "gated")
+    if not all_frozen or fusion_has_weights or config.train.epochs == 1:
         return
     if _HAS_VALIDATION.holds(config) and select.startswith("val/identity/"):
         raise InputError(
@@ -73,10 +74,10 @@ def _is_not(setting: str, *values: str) -> Condition:
 
 def _has_adversaries(config: Config) -> bool:
     branches = config.fusion.branches
-    if set(config.branch_names) <= set(branches):
-        return not config.fusion.frozen
     if branches and not config.fusion.frozen:
         return True  # unknown here: it depends on the settings of the branches' runs
+    if set(config.branch_names) <= set(branches):
+        return False  # all branches are frozen
     return config.model.fsm and config.model.adversaries != "off"
 
 

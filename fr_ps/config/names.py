@@ -1,4 +1,4 @@
-"""Choices of settings, which errors list. Importing them does not import torch."""
+"""Choices of settings, which error messages list. This module imports no torch."""
 
 from typing import Literal
 

@@ -12,8 +12,8 @@ class OptimConfig:
 
     Args:
         name: adamw, or sgd with Nesterov momentum.
-        lr: peak learning rate, reached at the end of the warm-up. That of learned task weights (loss.weighting uncertainty) is 50
-            times as high.
+        lr: peak learning rate, reached at the end of the warm-up. Learned task weights (loss.weighting uncertainty) have 50 times
+            this rate.
         weight_decay: weight decay; norms, biases, layer scales and the learned task weights have none.
         momentum: momentum of sgd.
         clip: largest gradient norm of a step; 0: no limit.
@@ -43,7 +43,7 @@ class ScheduleConfig:
             optim.lr.
         power: exponent of polynomial.
         restart_epochs: length of the first cycle of cosine (T_0 of SGDR) in epochs, which may be a fraction; each cycle restarts
-            at optim.lr; 0: no restarts: a single cycle, from the end of the warm-up to the end of the training.
+            at optim.lr; 0: a single cycle, from the end of the warm-up to the end of the training.
         restart_factor: length of a cycle relative to the cycle before (T_mult).
         lowest: learning rate at the end of a cycle of cosine (eta_min), at most optim.lr.
     """
@@ -81,14 +81,15 @@ class TrainConfig:
             losses in float32 (autocast); or auto: bfloat16 where the processor or GPU has instructions for it, float16 on an
             older GPU, else float32. Validation, test and saved models use float32.
         compile: compile the network with torch.compile; the first steps take minutes, the others are faster.
-        sync_batch_norm: with several processes, statistics of batch norm over the sessions of all of them, so that the result is
-            that of one process; else of each one's own sessions, which is faster.
+        sync_batch_norm: with several processes, compute batch norm statistics over the sessions of all processes, so that the
+            result is that of one process; false: over each process's own sessions, which is faster.
         deterministic: use only reproducible algorithms on a GPU, so that two trainings with one seed, and an interrupted and
-            resumed one, have identical weights. Slower. On a CPU they always have.
-        checkpoint_steps: steps between checkpoints to resume from within an epoch; 0: by time only. The end of an epoch
-            always writes one.
+            resumed one, have identical weights. Slower. On a CPU the weights are identical without it.
+        checkpoint_steps: optimizer steps between checkpoints within an epoch; 0: by time only. A checkpoint is also written at
+            the end of each epoch.
         checkpoint_minutes: minutes between checkpoints within an epoch; 0: not by time.
-        bad_steps: consecutive steps with a NaN or infinite loss or gradient that stop the training. Such steps are skipped.
+        bad_steps: number of consecutive steps with a NaN or infinite loss or gradient after which the training stops. Such steps
+            are skipped.
         system_metrics: record CPU, memory, disk, network and GPUs as MLflow's `system/...` metrics; also on if
             MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING is true.
     """

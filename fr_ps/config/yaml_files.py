@@ -79,7 +79,7 @@ def _check_size(text: str, where: str) -> None:
     """Check depth and number of values before PyYAML composes the nodes, which is recursive and slow."""
     depth = 0
     for number, event in enumerate(yaml.parse(text, yaml.SafeLoader)):
-        # The stream and the document have four events, and a node has at most two: no file with fewer values is rejected.
+        # Stream and document have four events together, and a node has at most two. So a file within the limit passes.
         if number > 2 * MAX_VALUES + 4:
             raise InputError(f"{where}: has more than {MAX_VALUES} values; expected fewer")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -117,11 +117,15 @@ class _SettingsBuilder:
         self.loader, self.where = loader, where
 
     def check(self, node: Node) -> None:
-        """Check for repeated keys, unknown tags, self-references and too many values through aliases."""
+        """Check for repeated keys, unknown tags, self-references and more than `MAX_VALUES` values, aliases included."""
         if self._check_and_count(node, {}, set()) > MAX_VALUES:
             raise InputError(f"{self.where}: has more than {MAX_VALUES} values, aliases included; expected fewer")
 
     def _check_and_count(self, node: Node, sizes: dict[int, int], above: set[int]) -> int:
+        """Check `node` and return its number of values.
+
+        `sizes` has the numbers of the nodes checked so far, by id, and `above` the ids of the nodes that contain `node`.
+        """
         if id(node) in above:
             raise InputError(f"{self._location(node)}: contains itself by an alias; remove the alias")
         if id(node) not in sizes:

@@ -88,15 +88,15 @@ def _reachable_configs(
             try:
                 yield with_settings(base, params_to_settings({**assignment, **dict(zip(free, values))}))
             except InputError:
-                continue  # no trial can be built from it
+                continue  # an invalid combination, whose trial is pruned before its training
 
 
 def _candidate_values(dimension: Dimension, base: Config) -> list[Value]:
     """Values of the dimension with which a condition is checked.
 
-    All choices; both ends of a range of whole numbers or steps; of a continuous range only the upper end, because conditions on
-    numbers are "above 0", and a continuous range from 0 almost never gives exactly 0. Also the value of the base, if some trials
-    lack the dimension.
+    All choices; or both ends of a range of whole numbers or with a step; or only the upper end of a continuous range, because
+    conditions on numbers are "above 0", and a continuous range from 0 almost never gives exactly 0. Also the value of the base,
+    if some trials lack the dimension.
     """
     if dimension.choices:
         values: list[Value] = list(dimension.choices)
@@ -122,7 +122,7 @@ def _suggested_when(dimension: Dimension, condition: Condition, dimensions: Mapp
             text = ", ".join(f"{other}: [{', '.join(map(_yaml_value, values))}]" for other, values in when.items())
             return f"write when: {{{text}}}"
     if searched:
-        return f"search {searched[0]} by choices, and name the matching ones in a when"
+        return f"search {searched[0]} by choices, and write a when with the choices that meet the condition"
     return f"remove it from the space, or change {' or '.join(condition.settings)}"
 
 

@@ -19,7 +19,7 @@ from fr_ps.tracking.run import Run, new_run_id
 from fr_ps.tracking.run_folder import BEST_CHECKPOINT, RUN_INFO_FILE, ParentRun
 
 _FINAL_RUNS = "fr_ps.final"
-"""Attribute of the study in the database: name of a final run to its id. No final run is trained twice."""
+"""Attribute of the study in the database: name of a final run to its id, by which a restarted search finds the run."""
 
 
 @dataclass(frozen=True)

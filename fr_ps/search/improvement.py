@@ -74,7 +74,7 @@ class Improvement:
         """Whether the best settings improve the first metric beyond bootstrap interval and seed noise.
 
         neither: the interval includes zero; seeds: it excludes zero, but the difference is at most twice its standard error
-        between seeds, or that is unknown; unknown: there is no interval, or no metric.
+        between seeds, or that error is unknown; unknown: there is no interval, or no metric.
         """
         if not self.differences or not np.isfinite(self.differences[0].low):
             return "unknown"

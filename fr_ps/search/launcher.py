@@ -77,7 +77,8 @@ def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
         if run is not None:
             finish_search(search, run)
     if run is None and search.all_finished:
-        # The leader may have been killed: log and report in its place. All trials have ended, so no worker starts.
+        # The leader may have been killed: this process logs and reports in its place. `_supervise_workers` starts no worker,
+        # because all trials have ended.
         with _leader_run(search) as run:
             if run is not None:
                 _supervise_workers(search, run)

@@ -65,7 +65,7 @@ def trial_table(spec: StudySpec, study: optuna.Study) -> Table:
 
 
 def settings_table(spec: StudySpec, trials: Sequence[FrozenTrial], shares: Mapping[str, float]) -> Table:
-    """A row for each searched setting: its importance, its value in the base, and its value in each of the trials.
+    """A row for each objective and each searched setting: its value in each of the trials and in the base, and its importance.
 
     Args:
         spec: of the study.

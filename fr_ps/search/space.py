@@ -118,13 +118,11 @@ class Space:
                     f"space: a grid has more than {MAX_GRID} combinations ({dimension.name} alone has {len(values)}); "
                     "expected fewer values, or another sampler"
                 )
-            combinations = [
-                extended
-                for params in combinations
-                for extended in (
-                    [{**params, dimension.name: value} for value in values] if dimension.is_active(params) else [params]
-                )
-            ]
+            extended: list[dict[str, Value]] = []
+            for params in combinations:
+                active = dimension.is_active(params)
+                extended += [{**params, dimension.name: value} for value in values] if active else [params]
+            combinations = extended
         return combinations
 
     def as_json(self) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class StudySpec:
 
     @property
     def max_trials(self) -> int:
-        """Number of trials of the budget; with a grid at most its combinations."""
+        """Number of trials of the budget; with a grid, at most one for each combination."""
         trials = self.config.budget.trials
         return min(trials, len(self.grid)) if self.grid else trials
 
@@ -56,10 +56,13 @@ class StudySpec:
     @property
     def max_epochs(self) -> int:
         """The largest number of epochs of a trial."""
-        searched = [dimension for dimension in self.space.dimensions if dimension.name == "train.epochs"]
-        values = [int(value) for dimension in searched for value in dimension.choices or (dimension.high,)]
-        in_all_trials = any(not dimension.when for dimension in searched)
-        return max(values if in_all_trials else [*values, self.base.train.epochs])
+        dimension = next((one for one in self.space.dimensions if one.name == "train.epochs"), None)
+        if dimension is None:
+            return self.base.train.epochs
+        values = [int(value) for value in dimension.choices or (dimension.high,)]
+        if dimension.when:  # the trials without the dimension have the epochs of the base
+            values.append(self.base.train.epochs)
+        return max(values)
 
     def definition(self) -> dict[str, Any]:
         """Objectives, space and base. A resumed study must have the same: otherwise trials are not comparable."""
@@ -73,11 +76,12 @@ class StudySpec:
 def build_study_spec(config: SearchConfig, base: Config) -> StudySpec:
     """The specification of a study file, validated without data.
 
-    Settings without effect are rejected later, by `checks.require_effect`: in a new study only, since an earlier version of fr-ps
-    may have accepted them.
+    Searched settings without effect are rejected later, by `checks.require_effect`, and in a new study only: an existing study
+    may have been started with an earlier version of fr-ps, which accepted them.
 
     Raises:
-        InputError: an invalid space, an objective in the wrong direction, a grid over a range that needs a step.
+        InputError: an invalid space, an objective in the wrong direction, a grid over a range that needs a step, or the sampler
+            cmaes with several objectives.
     """
     for metric, direction in config.objectives.items():
         if metric not in COST_OBJECTIVES and (direction == "minimize") != lower_is_better(metric):
@@ -135,7 +139,7 @@ def require_same_definition(name: str, stored: Mapping[str, Any], current: Mappi
                     f"study {name!r} has a different {part}: {key} is {_shown_value(before, key)} in the study and "
                     f"{_shown_value(after, key)} here, which makes trials incomparable; restore it, or set another study.name"
                 )
-    # The database stores the values of a trial by position.
+    # The order must be the same too: the database stores the values of a trial by position.
     if (before := list(stored["objectives"])) != list(current["objectives"]):
         raise InputError(
             f"study {name!r} has its objectives in another order: {', '.join(before)}; restore it, or set another study.name"

@@ -58,7 +58,7 @@ class Storage:
         where = redact(url)
         for last_attempt in (False, False, False, True):
             try:
-                with self.lock():  # two processes that create its tables at once would fail
+                with self.lock():  # two processes that create the tables at the same time would fail
                     _require_optuna_schema(address, engine_options)
                     template = url.replace("{", "{{").replace("}", "}}")  # Optuna passes it to str.format
                     self.rdb = RDBStorage(
@@ -73,7 +73,8 @@ class Storage:
                     "for PostgreSQL: pip install 'fr-ps[postgresql]'"
                 ) from None
             except (SQLAlchemyError, StorageInternalError, RuntimeError, OSError, AssertionError) as error:
-                # A server has no `lock`: another process may be creating the tables, and the next attempt succeeds.
+                # `lock` has no effect on a database server: another process may be creating the tables. Then a later attempt
+                # succeeds.
                 if last_attempt or not isinstance(error, (ProgrammingError, IntegrityError, AssertionError)):
                     raise InputError(
                         f"study.storage: {where} cannot be opened ({_redacted_error(error, address)}); "
@@ -86,7 +87,7 @@ class Storage:
         """Mutual exclusion between processes that call `lock` for the same SQLite file, by a lock on its folder; no effect for
         other databases.
 
-        SQLite has no row locks: two workers would read the same waiting trial, and both would acquire it. PostgreSQL has them.
+        Without it, two workers could acquire the same waiting trial, because SQLite has no row locks. PostgreSQL has them.
         """
         if self.file is None:
             yield
@@ -201,7 +202,7 @@ def _parse_url(url: str) -> URL:
             f"study.storage is {_redacted_url(url)}: no database address; expected one like sqlite:///FILE"
         ) from None
     if "@" in (address.host or ""):  # the driver would print the rest of the password as a host name
-        raise InputError(f"study.storage is {_redacted_url(url)}: an @ ends the password; expected it written as %40")
+        raise InputError(f"study.storage is {_redacted_url(url)}: the password contains @; expected it written as %40")
     return address
 
 

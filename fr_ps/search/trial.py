@@ -98,7 +98,7 @@ def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult | N
     Args:
         context: of the worker.
         number: of the trial.
-        slot: index of its slot; with a grid, of its combination.
+        slot: index of its slot; with a grid, also of its combination.
 
     Returns:
         The result; None if it was discarded because the lease of the trial expired.
@@ -164,7 +164,7 @@ def _train_in_run(context: WorkerContext, trial: optuna.Trial, params: dict[str,
         # `fr_ps.kind` is set after the training, because `fit` sets it to `train`.
         run.set_tags(tags | {"fr_ps.kind": "trial", "mlflow.note.content": note})
         if result.values:
-            # The metrics are named as in the study's run and in other trainings: one column of MLflow's table sorts all.
+            # The names are those in the study's run and in other trainings, so that one column of MLflow's table sorts all runs.
             run.log_metrics({f"best/{name}": value for name, value in zip(context.spec.objectives, result.values)}, result.epochs)
         if result.outcome == "pruned":
             raise RunStopped  # the status KILLED
@@ -270,7 +270,7 @@ def _objective_values(spec: StudySpec, result: FitResult) -> tuple[float, ...]:
 def _is_infeasible(error: Exception, epoch: int) -> bool:
     """Whether the error counts as caused by the settings.
 
-    It does if memory is exhausted, in any epoch; and if it is an InputError, RuntimeError or ValueError in the first epoch.
+    Exhausted memory counts in any epoch; an InputError, RuntimeError or ValueError counts in the first epoch only.
     """
     if isinstance(error, (MemoryError, OutOfMemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
         return True

@@ -69,7 +69,7 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
     Args:
         spec: of the study.
         parent: the study's run in MLflow.
-        started_at: when this search was started, seconds since 1970; for a continued study not the first start.
+        started_at: start of this search in seconds since 1970; earlier searches of the same study do not count.
         runs: folder of the runs.
 
     Raises:
@@ -87,9 +87,8 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
         slots = _run_next_trial(context, start_new)
         if slots is None:  # a trial was run
             continue
-        # Wait while a trial runs, because it may need a retry. If `start_new` is set, a trial in `slots.ready` runs too: another
-        # worker acquired it between the reading of `slots` and the attempt to acquire it here. Otherwise the trials in
-        # `slots.ready` never started and never will.
+        # Wait while another worker runs a trial, because it may need a retry. With `start_new`, the trials in `slots.ready` run
+        # too: another worker acquired them after `slots` was read. Without it, they do not count: new trials will not start.
         more_may_come = slots.running or (start_new and slots.ready)
         if not more_may_come:
             return

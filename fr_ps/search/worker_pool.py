@@ -18,7 +18,7 @@ from fr_ps.progress import echo
 _COMMAND = [sys.executable, "-m", "fr_ps.search.worker"]
 _POLL_SECONDS = 0.5
 _MAX_RESTARTS = 3
-"""Restarts of a worker in a row while no trial or final run finishes. The next crash ends the search."""
+"""Largest number of restarts of a worker while no trial or final run finishes. The next crash ends the search."""
 Job = Mapping[str, Any]
 
 
@@ -45,11 +45,11 @@ class WorkerProcess:
                 stderr=log,
                 text=True,
                 env=os.environ | threads,
-                start_new_session=True,  # Ctrl-C in the terminal reaches the launcher, which forwards it
+                start_new_session=True,  # Ctrl-C in the terminal then reaches only the launcher, which forwards it
             )
         assert process.stdin is not None
         process.stdin.write(json.dumps(self.job) + "\n")
-        process.stdin.flush()  # stdin stays open: the worker stops at its end of file
+        process.stdin.flush()  # not closed: the worker stops at the end of its standard input
         return process
 
     def restart(self) -> None:

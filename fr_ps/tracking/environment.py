@@ -94,7 +94,7 @@ def record_system_metrics(run: Run, enabled: bool = False) -> Iterator[None]:
 
 
 def _sample(run: Run, monitors: Sequence["BaseMetricsMonitor"], stop: threading.Event) -> None:
-    """Log one point per interval until `stop` is set, then a last point for the shorter interval before it."""
+    """Log one aggregated point for each group of samples until `stop` is set. The last group may be smaller."""
     from mlflow.environment_variables import (
         MLFLOW_SYSTEM_METRICS_NODE_ID,
         MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING,

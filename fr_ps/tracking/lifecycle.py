@@ -59,7 +59,7 @@ def start_run(
         parent: parent run.
         timeout: seconds without an acknowledgement from MLflow after which the end of the block stops waiting.
         run_id: id of the run's folder (not MLflow's id); empty: a new one.
-        system_metrics: sample the machine, also without MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.
+        system_metrics: log system metrics even if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING is not set.
         interrupt_ends_wait: what Ctrl-C does during the wait at the end of the block. True: it ends only the wait, as the run
             already has its final status. False: it raises KeyboardInterrupt.
 
@@ -88,7 +88,7 @@ def resume_run(
 ) -> Iterator[Run]:
     """Resume the run in `folder`: a context manager like `start_run`.
 
-    Under `mlflow run`, MLflow has created an empty run for the command. It gets a tag with the id of the resumed run.
+    Under `mlflow run`, MLflow has created an empty run for the command. This empty run gets a tag with the id of the resumed run.
 
     Raises:
         InputError: another process holds the lock of the run, or its folder cannot be read or written.
@@ -106,7 +106,8 @@ def resume_run(
 def start_parent_run(name: str, runs: Path) -> tuple[RunInfo, ParentRun]:
     """Create a parent run in MLflow, with a folder under `runs`; `resume_run` opens it.
 
-    Under `mlflow run`, it adopts the run that MLflow has created. It waits for MLflow, as the children need its MLflow id.
+    Under `mlflow run`, the run that MLflow has created becomes the parent run. The call waits for MLflow, because the child runs
+    need the MLflow id of their parent.
 
     Raises:
         InputError: MLflow does not answer, or `runs` cannot be written.

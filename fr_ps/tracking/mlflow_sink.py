@@ -43,9 +43,9 @@ _PARAMS_PER_CALL = 100
 _TAGS_PER_CALL = 100
 _REJECTION_CODES = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 _NOT_FOUND_CODE = "RESOURCE_DOES_NOT_EXIST"
-# MLflow prints the URL of each run that ends, with the user information of MLFLOW_TRACKING_URI.
+# MLflow would print the URL of each run that ends, with the credentials in MLFLOW_TRACKING_URI.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-# MLflow logs each new database, and the traceback of a full disk; our one-line messages replace both.
+# MLflow would log the creation of each database, and a full disk with a traceback; for the latter we have a one-line message.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 Item = TypeVar("Item")
 
@@ -237,7 +237,7 @@ class MlflowSink:
     def _log_model(self, model: Path, name: str, step: int) -> None:
         """Log a model with the validation metrics of that step, at their times in the journal.
 
-        The selected one, which is tested, also has the test metrics and those of the best checkpoint.
+        The selected model, which is the tested one, also gets the `test/...` and `best/...` metrics.
         """
         from fr_ps.serving.mlflow_model import log_model
 

@@ -81,7 +81,7 @@ class Run:
 
         Args:
             values: metric to its final value.
-            step: of the points, unless there is one at this step or later.
+            step: of the points; a metric that has a point at this step or later gets the step after its last point.
         """
         by_step: dict[int, dict[str, float]] = {}
         for name, value in values.items():

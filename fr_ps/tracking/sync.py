@@ -26,7 +26,7 @@ class SyncResult:
         sent: number of events that were delivered now.
         remaining: number of events that are still undelivered.
         reason: why the delivery failed or was skipped; empty if all events are delivered.
-        running: whether the run's own process is running, and so delivers them.
+        running: whether the run's own process is running; it delivers the remaining events.
         rejected: items that MLflow rejects permanently, with the reasons.
         note: why the run did not adopt the MLflow run of MLFLOW_RUN_ID; empty if it did.
     """

@@ -49,8 +49,8 @@ def registry_client() -> MlflowClient:
 def retried_requests() -> Iterator[None]:
     """Retry each HTTP request of the block at most twice, with 60 seconds per try; MLflow's default is about four minutes.
 
-    The limits apply to the whole process. Outside of the block, they return to those of `open_client`, which keep a delivery
-    quick, if that function was used.
+    The limits apply to the whole process. After the block, the limits of `open_client`, which keep a delivery quick, apply again
+    if that function was called before.
     """
     _limit_requests(retries=2, timeout=60)
     try:

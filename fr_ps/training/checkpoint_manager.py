@@ -114,8 +114,8 @@ class CheckpointManager:
     def save(self, model_folders: Sequence[Path] = ()) -> None:
         """Begin to write a checkpoint, and copies of its model to `model_folders`; waits for the previous checkpoint.
 
-        With several processes, the main one writes. Their states are equal, or, where the centres are sharded, all processes call
-        it at the same step.
+        With several processes, only the main one writes. If the class centres are sharded, each process has a part of them, so
+        all must call it at the same step. Otherwise all have the same state.
 
         Raises:
             InputError: the previous checkpoint could not be written.

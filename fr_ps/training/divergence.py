@@ -11,7 +11,7 @@ from fr_ps.models.network import FaceNetwork
 from fr_ps.training.batch_loader import Batch
 
 MAX_LOSS_RATIO = 1.5
-"""Largest ratio of the final losses to those of the first epoch without a warning. Noise of the batches stays below it."""
+"""Ratio of the final losses to those of the first epoch above which there is a warning. Noise of the batches stays below it."""
 _WINDOW = 3
 _MAX_SESSIONS_SHOWN = 6
 
@@ -59,7 +59,7 @@ class NonFiniteGuard:
             whether both are finite, a scalar on the device.
         """
         finite = torch.isfinite(loss + grad_norm)
-        # The interface between torch's GradScaler and the fused optimizers.
+        # torch's GradScaler sets this attribute too; if it is 1, a fused optimizer updates nothing.
         optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         # MPS: the fused optimizer ignores the flag, so the CPU reads `finite` instead, which waits for the device.
         if finite.device.type != "mps" or finite:

@@ -45,7 +45,7 @@ class TrainResult:
         metrics: `val/...` of the best checkpoint, and `test/...`.
         best_epoch: from 1; without validation the last one.
         epochs_trained: number of trained epochs, also those before a resume.
-        warnings: limits of the metrics, for the user.
+        warnings: a diverged training, and limits of the test metrics; for the user.
     """
 
     metrics: Metrics
@@ -89,7 +89,7 @@ def finalize(
         setup: of the training.
         state: after the last epoch.
         run: of the training, with its checkpoints.
-        steps_per_epoch: of the optimizer.
+        steps_per_epoch: optimizer steps per epoch.
         warnings: of the training.
     """
     best_epoch = state.best_epoch
@@ -276,7 +276,7 @@ def learning_rate_figure(lr_at: Callable[[int], float], epochs: int, steps_per_e
     Args:
         lr_at: from `build_schedule`.
         epochs: number of trained epochs.
-        steps_per_epoch: of the optimizer; the last step of epoch e is drawn at e, like the points of the other curves.
+        steps_per_epoch: optimizer steps per epoch; the last step of epoch e is drawn at e, like the points of the other curves.
     """
     figure, axes = new_figure("Learning rate of each step", "epoch", "")
     steps = range(epochs * steps_per_epoch)

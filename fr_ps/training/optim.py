@@ -65,7 +65,7 @@ def _decays(module: nn.Module, name: str, parameter: nn.Parameter) -> bool:
     """Whether the parameter mixes channels or pixels, rather than scaling or shifting them."""
     if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
         return name == "weight"  # a gain beside it, as in normaliser-free networks, has the shape (C, 1, 1, 1)
-    if isinstance(module, nn.LayerNorm) or "bias" in name:  # tables of attention biases have two dimensions and more
+    if isinstance(module, nn.LayerNorm) or "bias" in name:  # by name, since tables of attention biases have several dimensions
         return False
     return sum(length > 1 for length in parameter.shape) > 1  # layer scales: (C, 1, 1); temperatures: (heads, 1, 1)
 

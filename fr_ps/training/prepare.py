@@ -54,8 +54,8 @@ class PreparedTraining:
 def prepare_training(config: Config, echo: Callable[[str], None], folder: Path | None = None) -> PreparedTraining:
     """Open the data, split it and build the network. Neither a run nor a folder is created.
 
-    It sets torch's global options and seeds torch's generator, from which the losses and a training in one
-    process then draw their random numbers without a new seed.
+    Sets torch's global options and seeds torch's generators. The losses, and the steps of a training in one process, draw their
+    random numbers from them without a new seed.
 
     Args:
         config: the settings.

@@ -18,11 +18,11 @@ from fr_ps.losses.margin import MarginLoss
 def sampled_centres(
     losses: Sequence[MarginLoss], optimizer: torch.optim.Optimizer, subjects: Tensor, share: float, seed: int
 ) -> Iterator[None]:
-    """Within the context, the weights of `losses` are those of a sample of the centres, from `sample_subjects`.
+    """Within the context, the weights of `losses` have only the rows of a sample of the centres, from `sample_subjects`.
 
-    So are their gradients and their state in the optimizer: logits, gradient and update take time and memory for the sampled
-    centres only. On leaving, the updated rows are written back; then weights and optimizer hold all centres, as in a training
-    without sampling, and a checkpoint does not depend on the share.
+    Their gradients and their state in the optimizer have only these rows, too, so that logits, gradient and update take time and
+    memory for the sampled centres only. On leaving, the updated rows are written back. Weights and optimizer then hold all
+    centres, as in a training without sampling, and a checkpoint does not depend on the share.
 
     A centre that is not sampled keeps its value and its moments: no weight decay, no momentum. A dense gradient with zero rows
     would make AdamW move every centre in every step. As in the paper's code:
@@ -31,16 +31,16 @@ def sampled_centres(
     - AdamW's bias correction counts all steps, not those in which a centre was sampled; so the first updates of a rarely sampled
       centre are larger, up to (1 - beta1) / sqrt(1 - beta2) = 3.2 times the learning rate.
 
-    As in the paper, each of several processes holds a part of the centres (`MarginLoss.part`). Unlike there, all
-    processes draw one sample of all subjects, of which each takes its part, so that the sample does not depend on their number;
-    and a step that accumulates several batches has one sample.
+    As in the paper, each of several processes holds a part of the centres (`MarginLoss.part`). Unlike in the paper, all processes
+    draw the same sample of all subjects, and each takes its part of it. So the sample does not depend on the number of processes.
+    A step that accumulates several batches has one sample.
 
     Do not enter the context while an autograd graph that was built before is still needed: that graph has recorded the shape of
     the weights with all centres.
 
     Args:
-        losses: of equally many subjects.
-        optimizer: with the weights of `losses`.
+        losses: the identity losses, all with the same number of subjects.
+        optimizer: of the weights of `losses`.
         subjects: (B,) targets of all batches of the step.
         share: of the subjects that are sampled.
         seed: of the sample; equal in all processes.

@@ -45,7 +45,7 @@ def build_setup(
 
     Args:
         config: the settings.
-        branch_folders: modality to the model folder that initialises its branch.
+        branch_folders: branch to the model folder that initialises it.
         device: where the loader puts the batches.
         echo: prints a line for the user.
 

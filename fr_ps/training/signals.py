@@ -58,14 +58,15 @@ class GracefulStop:
             raise StopRequested(number)
 
     def check_alone(self, _items: float = 0) -> None:
-        """`check` for places that the processes do not reach together; it does nothing if there are several. An `OnProgress`."""
+        """`check`, but only in a single process: several do not reach this point together. Usable as an `OnProgress`."""
         if world_size() == 1:
             self.check()
 
     def acknowledge(self) -> None:
-        """The training ends anyway: a signal that came, or comes until the end of the block, does not end the process.
+        """Ignore a signal that came or comes within the block (except a second SIGINT), because the training ends anyway.
 
-        SIGTERM is ignored beyond the block: torchrun sends it soon after a process has ended, and the run has its end to record.
+        SIGTERM is ignored even after the block: torchrun sends it soon after a process has ended, while this process still has to
+        record the end of the run.
         """
         self._was_raised = True
         if self._previous_handlers.pop(signal.SIGTERM, None) is not None:

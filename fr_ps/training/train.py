@@ -106,7 +106,7 @@ def fit(
         InputError: data or settings that cannot be used, a full disk, or a training that diverged.
     """
     if is_main_process():
-        # First, so that a run that is killed while its data are read or its linear part is fitted can be resumed.
+        # Written before the data are read and the linear part is fitted, so that a run killed meanwhile can be resumed.
         if not (run.folder / CONFIG_FILE).exists():
             write_config(run.folder, config)
         run.set_tags({"fr_ps.kind": "train"})

@@ -51,7 +51,7 @@ class MeanMeter:
         return {name: float(self.sums[name]) / count for name, count in self.counts.items()}
 
     def load(self, sums: Mapping[str, Tensor], counts: Mapping[str, int], device: torch.device) -> None:
-        """Restore `sums` and `counts`, which may differ in their names if a name has no batch."""
+        """Restore `sums` and `counts`. A name in `sums` only has no counted batch, and is left out."""
         self.sums = {name: sums[name].to(device) for name in counts}
         self._counts = {name: torch.tensor(count, device=device) for name, count in counts.items()}
 
@@ -184,7 +184,7 @@ class TrainState:
             self.ema.network.load_state_dict(state["model"])
         self.losses.load_state_dict(state.get("losses", {}))
         self.optimizer.load_state_dict(self._optimizer_state(state["optimizer"]))
-        # A metric that the checkpoint lacks, as of a changed train.watch, is tracked from here on.
+        # A metric that the checkpoint lacks, for example after a change of train.watch, is tracked from here on.
         untracked = {"best": None, "best_epoch": state["epoch"], "epoch": state["epoch"]}
         for metric, tracker in self.trackers.items():
             tracker.load_state_dict(state["selections"].get(metric, untracked))

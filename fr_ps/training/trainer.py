@@ -169,7 +169,7 @@ class Trainer:
         if loss_config.sampled_subject_share == 1:
             self._update(batches, step, len(batch_numbers))
             return
-        # All batches are loaded first: the step draws one subset of the class centres, with the subjects of all of them.
+        # All batches are loaded first, since the step draws one subset of the class centres, with the subjects of all batches.
         loaded = list(batches)
         subjects = torch.cat([batch.targets["identity"] for batch in loaded])
         identity_losses, share = state.losses.identity_losses, loss_config.sampled_subject_share
@@ -232,9 +232,9 @@ class Trainer:
         return outputs.gathered() if world_size() > 1 else outputs
 
     def validate(self) -> Metrics:
-        """The `val/...` metrics of the averaged weights; none without a validation part.
+        """The `val/...` metrics of `state.ema.network`; none without a validation part.
 
-        These are the weights of `state.ema.network`; with `train.ema` 0, the current ones.
+        Its weights are the moving average; with `train.ema` 0, the current weights.
         """
         copy_from_main_process([*self.state.network.buffers(), *self.state.ema.network.buffers()])
         rows = self.setup.split.val
@@ -266,7 +266,7 @@ class Trainer:
             self.on_epoch(epoch, validation)
 
     def _is_check_due(self, batch_numbers: range, num_batches: int) -> bool:
-        """Whether the training is checked for divergence after these batches: every `check_every` batches, and at the end."""
+        """Whether to check for divergence after these batches: every `check_every` batches, and at the end of the epoch."""
         return (
             batch_numbers.stop // self.check_every > batch_numbers.start // self.check_every or batch_numbers.stop == num_batches
         )
