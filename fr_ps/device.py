@@ -53,7 +53,7 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     """The data type of the forward pass in training: float32, bfloat16 or float16.
 
     `auto` is bfloat16 where the device has instructions for it: a GPU of compute capability 8.0 or higher, or a processor with
-    AVX512-BF16 or AMX. Without them it is slower than float32. It is float16 on an older GPU.
+    AVX512-BF16 or AMX. Without them bfloat16 is slower than float32. On an older GPU `auto` is float16, else float32.
     """
     if name == "auto":
         name = "bfloat16" if _computes_bfloat16(device) else "float16" if device.type == "cuda" else "float32"
@@ -63,9 +63,8 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 def configure_device(device: torch.device, precision: torch.dtype, *, deterministic: bool) -> None:
     """Set torch's global options for a training.
 
-    On a GPU, float32 convolutions and matrix products run in full float32 if `precision` is float32, otherwise in TF32. (With a
-    lower precision, autocast leaves few of them in float32.) Without `deterministic`, cuDNN chooses the fastest algorithm for
-    each shape by measurement.
+    In a float32 training, convolutions and matrix products on a GPU use full float32. In other precisions, the few that remain in
+    float32 use TF32. Without `deterministic`, cuDNN chooses the fastest algorithm for each shape by measurement.
 
     Args:
         device: of the training.

@@ -1,6 +1,6 @@
 """Several processes that train one network together (torchrun): the main process, and the exchange of values between them.
 
-Each function is the identity for a single process. The main process is number 0: it alone writes files, logs, prints, and
+With a single process, the functions exchange nothing. The main process is number 0: it alone writes files, logs, prints, and
 contacts MLflow.
 """
 
@@ -80,7 +80,7 @@ def _main_process_ended(store: distributed.Store) -> bool:
 
 @contextmanager
 def _exchange() -> Iterator[None]:
-    """Around an exchange with other processes, which fails with a RuntimeError of the backend.
+    """Convert the RuntimeError with which the backend ends a failed exchange.
 
     Raises:
         LostProcessError: a process ended, or did not answer in time.
@@ -117,7 +117,7 @@ def own_rows(count: int) -> slice:
 
 
 def own_part(count: int, process: int | None = None) -> range:
-    """The contiguous part of `count` rows that this process, or the one of that number, holds; sizes differ by at most 1."""
+    """The contiguous part of `count` rows that process number `process` holds (None: this one); sizes differ by at most 1."""
     number = rank() if process is None else process
     return range(count * number // world_size(), count * (number + 1) // world_size())
 
@@ -202,7 +202,7 @@ def _is_large(gradient: Tensor) -> bool:
 
 
 def _buckets(gradients: Sequence[Tensor]) -> list[list[Tensor]]:
-    """The gradients that are not exchanged in place, grouped by their data type."""
+    """The gradients that are not large, grouped by data type."""
     buckets: dict[torch.dtype, list[Tensor]] = {}
     for gradient in gradients:
         if not _is_large(gradient):
@@ -221,7 +221,7 @@ def copy_from_main_process(tensors: Sequence[Tensor]) -> None:
 
 
 def gather_parts(own: Tensor, count: int) -> Tensor:
-    """The (count, ...) parts of all processes (`own_part`), on the CPU of the main process; the others get their own part."""
+    """In the main process the (count, ...) tensor of all parts (`own_part`), in the others their own part; on the CPU."""
     own = own.detach().cpu().contiguous()
     if not is_main_process():
         with _exchange():
@@ -237,7 +237,7 @@ def gather_parts(own: Tensor, count: int) -> Tensor:
 
 
 def scatter_parts(whole: Tensor) -> Tensor:
-    """The own part of a (count, ...) tensor of the main process, on the CPU; that of the others needs its shape and type only."""
+    """The own part of the main process's (count, ...) `whole`, on the CPU. Others pass any `whole` of its shape and type."""
     own = own_part(len(whole))
     if not is_main_process():
         received = torch.empty(len(own), *whole.shape[1:], dtype=whole.dtype)

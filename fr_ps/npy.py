@@ -44,7 +44,7 @@ def map_array(path: Path) -> np.ndarray:
     """`read_array`, but read-only and mapped from the file: only the parts that are used are read, and no memory is allocated."""
     with _open_npy(path) as file:
         dtype, fortran, shape = _read_header(file, os.fstat(file.fileno()).st_size)
-        if not math.prod(shape):  # the system maps no empty file
+        if not math.prod(shape):  # an empty array cannot be mapped
             return np.zeros(shape, dtype)
         return np.memmap(file, dtype, "r", file.tell(), shape, "F" if fortran else "C").view(np.ndarray)
 
@@ -92,8 +92,8 @@ def read_npy(file: BufferedIOBase, size: int) -> np.ndarray:
         size: file size in bytes.
 
     Raises:
-        NpyError: not a .npy file; an invalid or too long header; a data type other than numbers; more or fewer bytes of data
-            than the header states.
+        NpyError: not a .npy file; an invalid or too long header; a data type other than numbers or strings; more or fewer bytes
+            of data than the header states.
     """
     dtype, fortran, shape = _read_header(file, size)
     data = bytearray(math.prod(shape) * dtype.itemsize)

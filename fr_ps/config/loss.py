@@ -35,8 +35,8 @@ class LossConfig:
             losses falls.
         identity_loss: magface (margin grows with the embedding norm), arcface (constant angular margin), cosface (constant
             cosine margin), or adaface (margin depends on the image quality).
-        person_weights: weights of the subjects in the identity loss: none: equal; soft: square root of the smallest number
-            of sessions divided by the subject's; original: 1 - frequency, scaled to 0.3 to 1.
+        person_weights: weights of the subjects in the identity loss: none: equal; soft: square root of (smallest number of
+            sessions / the subject's); original: 1 - frequency, scaled to 0.3 to 1.
         contrastive: weight of a supervised contrastive loss (Khosla et al. 2020) in the identity loss: in a batch, the embeddings
             of a subject attract each other and repel all others. It needs two or more sessions per subject in a batch
             (batch.sessions); 0: off.

@@ -1,7 +1,8 @@
 """Random augmentation of training batches that keeps albedo, normals and depth consistent with each other.
 
-The random numbers of a batch (`draw_augmentation`) are few, and drawn on the CPU; they are applied on the device of the maps
-(`apply_augmentation`). So the augmentation of a session depends neither on the device nor on the number of processes.
+`draw_augmentation` draws the few random numbers of a whole batch on the CPU. `apply_augmentation` uses them on the device of the
+maps; each of several processes uses those of its own sessions. So the augmentation of a session depends neither on the device nor
+on the number of processes.
 """
 
 import math
@@ -155,8 +156,8 @@ def sample_similarity(count: int, config: AugmentConfig, generator: torch.Genera
     angle = (2 * uniform(count) - 1) * math.radians(config.rotation)
     side = config.crop + (1 - config.crop) * uniform(count)
     centre = (2 * uniform(count, 2) - 1) * (1 - side)[:, None]
-    # Scale and shift draw random numbers only if they are on: a training without them has the same random numbers as before they
-    # existed.
+    # Scale and shift draw random numbers only if they are on. So a training without them has the random numbers of older
+    # versions, which lack these settings.
     if config.scale:
         side = side * torch.exp((2 * uniform(count) - 1) * math.log1p(config.scale))
     if config.shift:
@@ -167,8 +168,8 @@ def sample_similarity(count: int, config: AugmentConfig, generator: torch.Genera
 def apply_similarity(maps: Tensor, modality: str, similarity: Similarity) -> Tensor:
     """The maps (B, C, H, W) after `similarity`.
 
-    Normals rotate with the picture, a flip negates n_x, and resampled normals are normalised. A crop magnifies depth like
-    the picture, and depth keeps zero mean. Pixels from outside the picture repeat its border.
+    Normals rotate with the picture, a flip negates n_x, and resampled normals are normalised. Depth is scaled like the picture,
+    then its mean is subtracted. Pixels from outside the picture repeat its border.
     """
     return _warp(maps, modality, similarity, similarity.grid(maps))
 

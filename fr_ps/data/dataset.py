@@ -21,8 +21,8 @@ from fr_ps.tables import SessionKey
 class LabelTable:
     """The labels of the sessions that the settings select.
 
-    The row indices of a split and of `MapStore.read` index `labels`. The values of `selected` and the rows of a pack
-    (`MapStore.maps`) index the whole table.
+    Two kinds of row indices: those of a split and of `MapStore.read` are indices into `labels`; the values of `selected` and the
+    rows of a pack (`MapStore.maps`) are rows of the whole table.
 
     Attributes:
         labels: the n selected sessions.
@@ -84,7 +84,12 @@ def open_table(root: Path, config: DataConfig | None = None, classes: Classes | 
 def open_dataset(
     root: Path, modalities: Sequence[str], config: DataConfig | None = None, classes: Classes | None = None
 ) -> Dataset:
-    """The prepared data set at `root`; packs its maps if they are not packed yet. See `open_table`.
+    """The prepared data set at `root`; packs its maps if they are not packed yet.
+
+    Args:
+        root: folder of the data set.
+        modalities: the maps to open.
+        config, classes: as in `open_table`.
 
     Raises:
         InputError: the data set is missing or unfinished, or labels, maps or settings are invalid.

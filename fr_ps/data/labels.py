@@ -36,7 +36,7 @@ DEFAULT_CLASSES: Classes = {
 
 _BOOLEANS = ("false", "true")
 _BOOLEAN_LABELS = (("0", "1"), ("no", "yes"))
-"""The pairs of labels that false and true may stand for, in a column that has both."""
+"""The pairs of labels that false and true may stand for, if both are values of the attribute."""
 _REDUCED_POSE = {"frontal": ["1"], "turned": ["2"]}
 
 
@@ -86,7 +86,7 @@ class Labels:
 
     @property
     def subject_of(self) -> np.ndarray:
-        """(n,) int, the place of the id of each session in `subjects`; comparing these is faster than comparing ids."""
+        """(n,) int, the index of each session's id in `subjects`; comparing these is faster than comparing ids."""
         return self._unique_ids[1]
 
     @cached_property
@@ -123,8 +123,8 @@ def read_labels(path: Path, encoding: LabelForm = "auto", classes: Classes | Non
         classes: classes of raw values that replace the default ones of their attributes.
 
     Raises:
-        InputError: a missing column, an id or session that is not a plain name or is duplicate, or an unknown value; names
-            the file, row and column.
+        InputError: a missing column, an id or session that is not a plain name, two rows of one session, or an unknown value;
+            names the file, row and column.
     """
     table = read_session_table(path, list(COLUMNS.values()))
     if not table.numbers:
@@ -139,7 +139,7 @@ def read_labels(path: Path, encoding: LabelForm = "auto", classes: Classes | Non
 
 
 def _encode_column(path: Path, table: Table, column: str, value_codes: Mapping[str, int], encoding: str) -> np.ndarray:
-    """(n,) int8, the class code of each cell of a column, whose values are encoded once each.
+    """(n,) int8, the class code of each cell of a column. Each distinct value is encoded only once.
 
     Raises:
         InputError: a cell has no code; names the first such row.
@@ -154,7 +154,7 @@ def _encode_column(path: Path, table: Table, column: str, value_codes: Mapping[s
 
 
 def check_raw_values(cells: Mapping[str, str], where: str) -> None:
-    """Reject cells, by column name, that are not raw values of Photoface; an empty cell is a missing label.
+    """Reject `cells` (column name to cell) that are not raw values of Photoface. A cell may be empty: a missing label.
 
     Raises:
         InputError: the message begins with `where` and names the column and the choices.

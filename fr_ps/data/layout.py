@@ -62,9 +62,11 @@ def _find_folder(folder: Path | None, name: str) -> Path | None:
 
 
 def session_keys(root: Path, known: Collection[str] = ()) -> list[SessionKey]:
-    """(id, session) of every session folder, sorted, but for the `known` ones, given as `id/session`.
+    """(id, session) of every session folder, sorted. Without a folder `data`, only folders at the root with a map count.
 
-    Without a `data` folder: of the folders at the root that contain a map.
+    Args:
+        root: of the data set.
+        known: sessions to leave out, as `id/session`.
     """
     at_root = not is_directory(root / DATA_FOLDER)
     found = []
@@ -72,7 +74,7 @@ def session_keys(root: Path, known: Collection[str] = ()) -> list[SessionKey]:
         subject_name = to_nfc(subject.name)
         for session in _visible_entries(subject):
             session_name = to_nfc(session.name)
-            if f"{subject_name}/{session_name}" in known or not is_directory(Path(session)):  # the first costs no system call
+            if f"{subject_name}/{session_name}" in known or not is_directory(Path(session)):  # `known` costs no system call
                 continue
             if not at_root or any(_find_map(Path(session), modality) for modality in CHANNELS):
                 found.append((subject_name, session_name))
@@ -122,8 +124,8 @@ def map_files(root: Path, labels: Labels, modality: str) -> list[Path]:
 def stat_map_files(root: Path, labels: Labels, modality: str) -> Iterator[tuple[str, os.stat_result]]:
     """The path and the status of the file of one map for every row of the table.
 
-    Each start of a training looks at every file. Hence the few system calls: one a row, or two with the file names of the
-    original project.
+    Each start of a training looks at every file, so this function makes few system calls: one per row, or two if the files have
+    the names of the original project.
 
     Raises:
         InputError: rows without a map (names the first one and their number), or a folder is inaccessible.
@@ -228,7 +230,7 @@ def _squeeze_channels(array: np.ndarray, modality: str, where: str) -> np.ndarra
 
 
 def _reject_color_encoded(normals: np.ndarray, where: str) -> None:
-    """Reject normals (H, W, 3) that look encoded as colours: no n_x or n_y is negative, and some are well above 0.
+    """Reject normals (H, W, 3) that look encoded as colours: no n_x or n_y is negative, and not all are about 0.
 
     Raises:
         InputError: they are encoded; names the remedy.
@@ -244,7 +246,7 @@ def _reject_color_encoded(normals: np.ndarray, where: str) -> None:
 
 
 def _normalize_normals(normals: np.ndarray, where: str) -> np.ndarray:
-    """`normals` (H, W, 3) with unit length: (0, 0, 1) for zero vectors (background).
+    """`normals` (H, W, 3) scaled to unit length; zero vectors (background) become (0, 0, 1).
 
     Raises:
         InputError: a length is outside 0.5 to 1.5, which resampling of unit normals does not explain.

@@ -1,8 +1,8 @@
 """A pack: the maps of one modality of a data set in one memory-mapped file, with a checksum of each map.
 
 A pack is a folder with `{modality}.npy`, `crc32.npy` (one checksum a map) and `info.json`. Opening it checks the size of the
-file of maps, and one checksum over its metadata: header, checksums of the maps, and digest. The time of that does not depend on
-the size of the maps. The checksum of a map is compared when a process reads it for the first time.
+file of maps, and one checksum over its metadata: header, checksums of the maps, and digest. Opening does not read the maps,
+so it takes the same time for maps of any size. The checksum of a map is compared when a process reads the map for the first time.
 """
 
 import mmap
@@ -76,7 +76,7 @@ class PackReader:
         return maps
 
     def _prefetch(self, rows: np.ndarray) -> None:
-        """Ask the system to read these rows from disk, all in one go. Otherwise each page fault reads far more than its map."""
+        """Ask the system to load these rows from disk in advance. Otherwise each page fault reads far more than one map."""
         if not hasattr(mmap, "MADV_WILLNEED"):  # Windows
             return
         mapped, size = self.maps.base, self.maps[0].nbytes
@@ -88,7 +88,7 @@ class PackReader:
             mapped.madvise(mmap.MADV_WILLNEED, page, start + size - page)
 
     def _read_source(self, row: int) -> np.ndarray:
-        """The map of a row from its source. The first time, prints a line, and ensures that the next opening packs again."""
+        """The map of a row from its source. The first call prints a line and removes `info.json`: the next start packs again."""
         pack, source = Path(str(self.maps.filename)).parent, self.source(row)
         if not self.found_damage:
             self.found_damage = True
@@ -157,5 +157,5 @@ def write_metadata(folder: Path, header: bytes, checksums: np.ndarray, digest: s
 
 
 def _checksum(header: bytes, checksums: np.ndarray, digest: str) -> int:
-    """Of the metadata. It covers the digest, by which runs and models identify their data."""
+    """CRC-32 of the metadata, which include the digest: runs and models identify their data by it."""
     return zlib.crc32(digest.encode(), zlib.crc32(checksums.tobytes(), zlib.crc32(header)))

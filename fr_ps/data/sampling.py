@@ -119,8 +119,8 @@ def _assign_groups(classes: np.ndarray, num_slots: int, rng: np.random.Generator
     Rows without a label get their share of the slots, spread evenly; the other slots go to the classes in turn.
     """
     groups, num_missing = np.unique(classes), int(np.sum(classes == MISSING))
-    # due[i]: number of the first i slots that go to rows without a label, their share of i plus a random offset below 1, rounded
-    # down. With a share of less than one slot per epoch, the offset decides whether the epoch has one.
+    # due[i]: how many of the first i slots go to rows without a label: their share of i, plus a random offset below 1, rounded
+    # down. If their share is less than one slot per epoch, the offset decides whether they get one.
     due = (np.arange(num_slots + 1) * num_missing + rng.integers(len(classes))) // len(classes)
     unlabelled = np.diff(due) > 0
     in_turn = rng.permutation(np.flatnonzero(groups != MISSING))
@@ -145,7 +145,7 @@ def _fill_batches(
         sessions: K.
         rng: shuffles each round.
     """
-    # A member is a subject in a group: a subject with sessions of several classes is a member of several groups. Members are
+    # A member is a pair of a subject and a group: a subject with sessions of several classes gives several members. Members are
     # numbered by group, then by subject.
     num_subjects = int(subject_of.max()) + 1
     group_and_subject, member_of = np.unique(group_of * num_subjects + subject_of, return_inverse=True)

@@ -97,14 +97,14 @@ def open_store(
 
 
 def _open_or_pack(root: Path, labels: Labels, modality: str, advance: OnProgress) -> tuple[PackReader, str]:
-    """The pack of one modality and the digest of its maps; written if missing or damaged."""
+    """The pack of one modality, which is written if it is missing or damaged, and the digest of its maps."""
     packs = cache_folder() / "packed" / hashlib.sha256(f"{root.resolve()}\0{modality}".encode()).hexdigest()[:16]
     folder = packs / _files_state(root, labels, modality)
 
     def source(row: int) -> Path:
         return map_files(root, labels.subset(np.array([row])), modality)[0]
 
-    with suppress(CorruptPack):  # missing, damaged or incomplete: under the lock, opened if it exists by then, else written
+    with suppress(CorruptPack):  # then tried again under the lock: another process may have written the pack meanwhile
         return open_pack(folder, modality, source)
     with file_lock(packs), translate_write_errors(folder):
         if folder.exists():

@@ -1,7 +1,8 @@
 """Exact solvers of the small quadratic problems of MGDA and UPGrad: non-negative least squares on the gradients' Gramian.
 
 scipy's `nnls` is an active-set method: it ends at the solution after a few steps, whatever the lengths of the gradients. An
-iteration such as Frank-Wolfe slows down without bound where long gradients conflict, and a regularised one stops short.
+iteration such as Frank-Wolfe slows down without bound where long gradients conflict, and a regularised solver stops short
+of the solution.
 """
 
 import numpy as np
@@ -23,9 +24,9 @@ def mgda_weights(gramian: Tensor) -> Tensor:
     c_i = min_j |g_j| / |g_i|, the weights w_i are in proportion to c_i v_i, where v >= 0 minimises
     |sum_i v_i u_i|^2 + (1 - sum_i c_i v_i)^2.
 
-    Proof: let v = t x with sum_i c_i x_i = 1. Then w_i = c_i x_i, and d = |sum_i x_i u_i| is the length of sum_i w_i g_i over
-    min_j |g_j|. For a given x the best t leaves d^2 / (1 + d^2), which is smallest for the shortest vector. Scaled in this
-    way, all columns of the problem have a length from 1 to sqrt(2).
+    Proof: let v = t x with sum_i c_i x_i = 1. Then w_i = c_i x_i, and d = |sum_i x_i u_i| is the length of sum_i w_i g_i divided
+    by min_j |g_j|. For a given x, the minimum over t is d^2 / (1 + d^2), which is smallest for the shortest vector. Scaled in
+    this way, all columns of the problem have a length from 1 to sqrt(2).
 
     Args:
         gramian: (tasks, tasks) products of the gradients, float64, on the CPU, with a positive diagonal.

@@ -104,22 +104,23 @@ class GradientWeighting(Weighting):
 def gradient_method(name: str, cagrad_c: float) -> WeightingMethod:
     """The weighting method `name`.
 
-    Its weights are for a sum of losses, so that learning rate and adversaries keep the scale of fixed weights: 1 each
-    (CAGrad: 1 + c) where the gradients are equally long and orthogonal. They are not scaled to a common sum: each method
-    determines the length of its direction.
+    Its weights apply to the sum of the losses, so that learning rate and adversaries keep the scale of fixed weights: if the
+    gradients are equally long and orthogonal, each weight is 1 (CAGrad: 1 + c). The weights are not scaled to a common sum: each
+    method determines the length of its direction.
 
     For two tasks or more the method finds a direction d in which, to first order,
 
-    - upgrad (Quinton, Rey, arXiv:2406.16232): no loss rises; the sum of the projections of each gradient on that cone.
+    - upgrad (Quinton, Rey, arXiv:2406.16232): no loss rises; d is the sum of the projections of the gradients onto
+      the cone of such directions.
     - mgda (Désidéri 2012; Sener, Koltun, NeurIPS 2018): every loss falls, by at least |d|^2 / tasks. d is the number of
       gradients times the shortest vector in their convex hull. That vector is no longer than the shortest gradient.
-    - pcgrad (Yu et al., NeurIPS 2020): of two tasks no loss rises; of more, a loss can rise. Each gradient is projected to
-      remove its conflicts with the others, in an order drawn from torch's global generator.
+    - pcgrad (Yu et al., NeurIPS 2020): with two tasks no loss rises; with more, a loss can rise. Each gradient is projected
+      to remove its conflicts with the others, in an order drawn from torch's global generator.
     - cagrad (Liu et al., NeurIPS 2021): the sum of the losses falls; within a ball of radius `cagrad_c` |g| around the gradient g
       of the sum, d maximises the decrease of the worst task, which may still rise.
     - aligned_mtl (Senushkin et al., CVPR 2023): the sum falls. The gradients are made orthogonal and all of one length,
-      that of the shortest of their principal components. Of two no loss rises if they are equally long or less than 135 degrees
-      apart. A weight can be below 0.
+      that of the shortest of their principal components. With two tasks no loss rises if the gradients are equally long or less
+      than 135 degrees apart. A weight can be below 0.
 
     UPGrad and MGDA are solved exactly (`fr_ps.losses.gradient_solvers`): with torchjd's iterative solvers a loss can rise where
     long gradients conflict. CAGrad is solved to within 1 % of its optimum; PCGrad and Aligned-MTL are in closed form.
@@ -160,7 +161,7 @@ def _add_adversarial(weights: Tensor, gramian: Tensor) -> Tensor:
 
 
 def _length_ratio(weights: Tensor, gramian: Tensor) -> float:
-    """Length of the gradients' combination by `weights` over that of their plain sum, at most 1; 1 where both are 0."""
+    """Length of the gradients' combination by `weights` divided by that of their plain sum, at most 1; 1 if both are 0."""
     combined, plain = weights @ gramian @ weights, gramian.sum()
     return 1.0 if combined >= plain * (1 - 1e-9) else (combined.clamp_min(0) / plain).sqrt().item()
 

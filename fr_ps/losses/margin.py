@@ -93,8 +93,8 @@ class MarginLoss(nn.Module, ABC):
             losses = self._sharded_cross_entropies(embeddings, targets, self.part)
         if self.person_weights is None:
             return losses.mean()
-        # Not `cross_entropy(weight=...)`: it divides by the sum of the batch's weights, so that in a batch of frequent subjects
-        # only, they would cancel.
+        # Not `cross_entropy(weight=...)`: it divides by the sum of the batch's weights, so that the low weights of a batch with
+        # only frequent subjects would cancel.
         return (self.person_weights[targets] * losses).mean()
 
     def _cross_entropies(self, embeddings: Tensor, targets: Tensor) -> Tensor:
@@ -110,18 +110,18 @@ class MarginLoss(nn.Module, ABC):
         """
         held = (targets >= part.start) & (targets < part.stop)
         rows = targets - part.start if self.sampled is None else torch.searchsorted(self.sampled, targets)
-        rows = torch.where(held, rows, 0)  # any row: where the target is in another part, its logit is not used
+        rows = torch.where(held, rows, 0)  # where the target is in another part, any row will do: `held` masks it
         logits = self.logits(with_summed_gradient(embeddings), rows, held)
         own_target = torch.where(held, logits.gather(1, rows[:, None])[:, 0], 0)
         target = gather_rows(own_target[None]).sum(0)  # (processes, B) -> (B,): 0 where a process lacks the true centre
-        # Relative to the target's logit, as a loss near 0 would be lost in the rounding of a difference of two large numbers.
+        # Logits relative to the target's: in a difference of two large numbers, rounding would erase a loss near 0.
         shift = target.detach()
         log_sum = gather_rows((logits - shift[:, None]).logsumexp(1)[None]).logsumexp(0)
         return log_sum - (target - shift)  # the difference is 0 and has the gradient of the target's logit
 
 
 class ConstantMargin(MarginLoss):
-    """A loss whose margin is a constant of all subjects and embeddings.
+    """A loss whose margin is the same for all subjects and embeddings.
 
     Args:
         margin: its meaning is that of the subclass.
@@ -181,7 +181,7 @@ class AdaFace(MarginLoss):
     good images. theta + g_angle is clamped to [0, pi] as in the paper's code: beyond, the true subject's logit gets no gradient.
 
     A batch enters the running statistics with weight t_alpha; the first 1 / t_alpha batches have equal weights. (The paper's
-    code starts from a mean of 20 and a deviation of 100, which a training of some hundred steps would keep.)
+    code starts from a mean of 20 and a deviation of 100, whose effect lasts for some hundred steps.)
 
     Args:
         margin: m, below pi / 2.
@@ -244,8 +244,8 @@ class MagFace(MarginLoss):
 
     cos(theta + m(a)) for the true subject, and a regulariser that increases norms.
 
-    a = |x| clamped to [lower_norm, upper_norm]; m(a) is linear from lower_margin to upper_margin. It is the easy margin of the
-    paper's code: none for cos theta <= 0. The loss is the mean cross-entropy plus lambda_g times the mean of
+    a = |x| clamped to [lower_norm, upper_norm]; m(a) is linear from lower_margin to upper_margin. For cos theta <= 0 there is no
+    margin (the "easy margin" of the paper's code). The loss is the mean cross-entropy plus lambda_g times the mean of
     g(a) = a / upper_norm^2 + 1 / a.
 
     Args:
@@ -300,7 +300,7 @@ class MagFace(MarginLoss):
 def _draw_centres(num_subjects: int, channels: int, part: range) -> Tensor:
     """The rows `part` of a (num_subjects, channels) Gaussian initialisation.
 
-    They are the same however the subjects are divided among processes: rows outside `part` are drawn in blocks and discarded.
+    All rows are drawn, in blocks, and those outside `part` are discarded: so the rows do not depend on the division into parts.
     """
     own = torch.empty(len(part), channels)
     for start in range(0, num_subjects, _BLOCK):

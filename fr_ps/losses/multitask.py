@@ -13,7 +13,7 @@ from fr_ps.losses.weighting import Weighting
 from fr_ps.models.network import NetworkOutput
 
 ADVERSARIAL_PREFIX = "adversarial_"
-"""Prefix that makes the name of an attribute that of its adversarial task, as `adversarial_gender`."""
+"""Prefix of the attribute in the name of its adversarial task, as in `adversarial_gender`."""
 
 
 class LossOutput(NamedTuple):
@@ -22,7 +22,7 @@ class LossOutput(NamedTuple):
     Attributes:
         total: the weighted sum of the losses, from the task weighting; `backward` is called on it.
         tasks: task to its loss before weighting.
-        diagnostics: without gradient, `norm/...` of the identity embeddings, and `loss/contrastive` if there is one.
+        diagnostics: without gradient, `norm/...` of the fused identity embedding, and its `loss/contrastive` if there is one.
             `norm/penalty` is the penalty in the identity loss: with losses of branches, the mean over the fused embedding and
             those of the branches. The task weighting reads it too.
     """
@@ -149,7 +149,7 @@ class MultiTaskLoss(nn.Module):
 
         Args:
             losses: task to mean loss; a task without a loss in the epoch is absent.
-            identity_penalty: mean penalty in the identity loss; subtracted before the weighting sees it.
+            identity_penalty: mean penalty in the identity loss, from which it is subtracted.
         """
         means = {task: losses[task] for task in self.weighting.weights() if task in losses}
         if "identity" in means:

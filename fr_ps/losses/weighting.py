@@ -72,7 +72,7 @@ class UncertaintyWeighting(Weighting):
         super().__init__()
         self.tasks = tuple(tasks)
         start = torch.tensor(self.MAX_WEIGHT).log()
-        # s starts at 0: softplus(raw) = log(MAX_WEIGHT), and raw is the inverse of softplus of that.
+        # s starts at 0, where softplus(raw) = log(MAX_WEIGHT) = start. The inverse of softplus is log(expm1(start)).
         self.raw = nn.Parameter(torch.expm1(start).log().repeat(len(self.tasks)))
 
     def log_variances(self) -> Tensor:
@@ -94,8 +94,8 @@ class UncertaintyWeighting(Weighting):
 class DynamicWeightAverage(Weighting):
     """More weight for a task whose loss falls more slowly: w_i = n exp(r_i / T) / sum_k exp(r_k / T).
 
-    r_i is the mean loss (without penalty) of the last epoch over that of the one before, and 1 until there are two epochs with
-    that loss; n is the number of tasks. Liu, Johns, Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019.
+    r_i is the mean loss (without penalty) of the last epoch divided by that of the epoch before; it is 1 until two epochs had
+    that loss. n is the number of tasks. Liu, Johns, Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019.
 
     Adversaries keep constant weights: a rising adversarial loss means that the network succeeds.
 

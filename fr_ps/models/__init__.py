@@ -50,7 +50,8 @@ def build_network(
         joint: the modalities that the branch `joint` reads.
 
     Raises:
-        InputError: timm has no feature map for `timm:NAME`, or a flattened embedding has none for maps of this size.
+        InputError: timm has no feature map for `timm:NAME`, or the backbone of a flattened embedding yields none
+            for maps of this size.
     """
     branches = {name: build_branch(config, name, classes, size, joint) for name, config in branch_configs.items()}
     first = next(iter(branch_configs.values()))
@@ -74,7 +75,8 @@ def build_branch(
     Arguments are those of `build_network`.
 
     Raises:
-        InputError: timm has no feature map for `timm:NAME`, or a flattened embedding has none for maps of this size.
+        InputError: timm has no feature map for `timm:NAME`, or the backbone of a flattened embedding yields none
+            for maps of this size.
     """
     modalities = joint if name == JOINT else (name,)
     inputs = sum(CHANNELS[modality] for modality in modalities)

@@ -109,7 +109,7 @@ class Branch(nn.Module):
         return super().train(mode and not self.frozen)
 
     def forward(self, maps: Tensor, reversal: float) -> Features:
-        """The features of (B, C_in, H, W) maps, which `stack` returns for several modalities.
+        """The features of (B, C_in, H, W) maps; those of several modalities come from `stack`.
 
         `reversal` is alpha of the gradient reversal.
 
@@ -169,7 +169,7 @@ def check_input_size(branch: Branch, size: int) -> None:
     """Reject maps of `size` x `size` pixels that are too small for `branch`.
 
     Raises:
-        InputError: the backbone yields no feature map, or the maps are smaller than its input.
+        InputError: the backbone yields no feature map, or the maps are smaller than `branch.input_size`.
     """
     if branch.input_size > size:
         raise InputError(f"model.input_size is {branch.input_size}; expected at most {size}, the side of the maps in pixels")

@@ -15,7 +15,7 @@ from fr_ps.models.layers import reduction_layer
 
 
 class Concatenation(nn.Module):
-    """(B, sum of widths): concatenated, as in the original project. With one modality: its embedding."""
+    """(B, sum of widths): concatenated, as in the original project. With one branch: its embedding."""
 
     def __init__(self, widths: Sequence[int], channels: int) -> None:
         super().__init__()
@@ -38,7 +38,9 @@ class FullyConnected(nn.Module):
 
 
 class GatedAttention(nn.Module):
-    """(B, channels): sum_m a_m h_m, h_m = W_m e_m, a = softmax over the used branches of w . (tanh(V h_m) * sigmoid(U h_m)).
+    """(B, channels): sum_m a_m h_m with h_m = W_m e_m.
+
+    a is the softmax, over the used branches, of the scores w . (tanh(V h_m) * sigmoid(U h_m)).
 
     The gated attention of Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning", ICML 2018, over
     modalities instead of instances. W_m aligns the modalities; it is initialised orthogonal, which preserves norms.
@@ -67,8 +69,8 @@ class GatedAttention(nn.Module):
 class ScoreFusion(nn.Module):
     """(B, sum of widths): late fusion. The cosine of two outputs is the mean of the cosines of the branches.
 
-    The embeddings are normalised and concatenated; the norm of the output is the mean of their norms before. With missing maps,
-    the cosine is the mean over the used branches if both outputs use the same ones.
+    The embeddings are normalised and concatenated. The norm of the output is the mean norm of the embeddings of the used
+    branches. With missing maps, the cosine is the mean over the used branches if both outputs use the same ones.
     """
 
     def __init__(self, widths: Sequence[int], channels: int) -> None:

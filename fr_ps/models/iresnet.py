@@ -1,9 +1,9 @@
 """The improved ResNets of face recognition: "miresnet", and with squeeze-and-excitation "irse".
 
-Pre-activation BN, PReLU, and a stem of stride 1: the IR units of Deng et al., "ArcFace", CVPR 2019, also used by MagFace. From
-miresnet50 on they are bottlenecks as in He et al., CVPR 2016. Squeeze-and-excitation (Hu et al., CVPR 2018) is at the end of a
-unit, as in ArcFace's SE-LResNet-IR. The numbers of units of irse are those of face.evoLVe's IR_SE_50, 101 and 152: two
-convolutions per unit in all three.
+Pre-activation BN, PReLU, and a stem of stride 1: the IR units of Deng et al., "ArcFace", CVPR 2019, also used by MagFace. The
+units of miresnet50, 101 and 152 are bottlenecks as in He et al., CVPR 2016. Squeeze-and-excitation (Hu et al., CVPR 2018) is at
+the end of a unit, as in ArcFace's SE-LResNet-IR. The numbers of units of irse are those of face.evoLVe's IR_SE_50, 101 and 152;
+all three have two convolutions per unit.
 """
 
 from torch import Tensor, nn

@@ -65,9 +65,9 @@ def _log_albedo(maps: Tensor) -> Tensor:
 class FeatureSeparation(nn.Module):
     """Splits a feature map for one task: x -> (x_task, x_rest) with x_task + x_rest = x.
 
-    x_task = (x * channel + x * spatial) / 2. The channel scale (B, C, 1, 1) comes from average- and max-pooled pyramids
-    of 1, 2 and 3 bins a side, summed, through a bottleneck of 14 C / reduction; the spatial scale (B, 1, h, w) from the
-    maximum and the mean over channels through a 7 x 7 convolution.
+    x_task = (x * channel + x * spatial) / 2. For the channel scale (B, C, 1, 1), x is pooled by average and by maximum, each in
+    pyramids of 1, 2 and 3 bins a side; the sum of both passes through a bottleneck of 14 C / reduction values. For the spatial
+    scale (B, 1, h, w), the maximum and the mean over channels pass through a 7 x 7 convolution.
 
     This is the attention-based feature decomposition of MTLFace (Huang, Zhang, Shan, "When Age-Invariant Face Recognition Meets
     Face Age Synthesis: A Multi-Task Learning Framework", CVPR 2021, arXiv:2103.01520), as in its code, except that the layers of
@@ -99,7 +99,8 @@ class FeatureSeparation(nn.Module):
 
 def _pyramid_pool(x: Tensor) -> Tensor:
     """(B, C, h, w) -> (B, 14 C, 1, 1): average plus maximum in each bin."""
-    # ONNX has no operator for adaptive max pooling. On a GPU, adaptive pooling has no deterministic gradient.
+    # Slices replace adaptive pooling in two cases: ONNX has no operator for its maximum, and on a GPU its gradient is not
+    # deterministic.
     deterministic = x.device.type == "cuda" and torch.are_deterministic_algorithms_enabled()
     pool = _pool_slices if torch.compiler.is_exporting() or deterministic else _pool_adaptively
     return torch.cat([pool(x, bins) for bins in PYRAMID_BINS], dim=1)[:, :, None, None]

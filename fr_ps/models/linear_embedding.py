@@ -18,12 +18,13 @@ _SIDE = 14
 _SIGMA = 2.0
 """Standard deviation of the smoothing at `_RESAMPLED` pixels. It makes the embedding less sensitive to the face's position."""
 _WEIGHTS = {"albedo": 0.5}
-"""Factors of the normalised maps; 1 for others. The logarithm of the albedo varies more than the components of the normals."""
+"""Modality to the factor of its normalised maps; 1 for others. The log albedo varies more than the components of normals."""
 
 
 class LinearEmbedding(nn.Module):
-    """Maps of some modalities to (B, D) unit vectors: smoothed, averaged with their mirror image, reduced to 14 x 14, projected.
+    """Maps of some modalities to unit vectors: smoothed, reduced to 14 x 14, averaged with their mirror image, projected.
 
+    The vector has one part of D values; with registration it has a second one, of the maps after `fr_ps.models.registration`.
     The mean with the mirror image removes what differs between the halves of a face, which with few lights is mostly shadow.
     The projection, from `fr_ps.training.fit_linear`, is the inverse square root of the covariance within subjects (WCCN; Hatch,
     Kajarekar and Stolcke, "Within-class covariance normalization for SVM-based speaker recognition", Interspeech 2006). Before it
@@ -31,12 +32,11 @@ class LinearEmbedding(nn.Module):
 
     Args:
         modalities: of the maps. Depth is left out beside normals, from which it is integrated.
-        registered: whether a second half of the vector is that of the maps after `fr_ps.models.registration`, with its own
-            projection; depth alone is not registered.
+        registered: whether there is the second part, which has its own projection; without albedo and normals there is none.
 
     Attributes:
         compared: modalities that the registration compares with the mean face.
-        means: (parts, D) means of the features of the maps, and of the registered maps.
+        means: (parts, D) means of the features of the training maps.
         projections: (parts, D, D).
     """
 
@@ -69,7 +69,7 @@ class LinearEmbedding(nn.Module):
             self.mean_face = self.means.new_zeros(_face_shape(self.compared))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        """Also loads the registration of models without `registration_constants`, which is by the normals if there are any."""
+        """Also loads older models, which lack `registration_constants`; with normals, their registration compares only these."""
         face = state_dict.get(f"{prefix}mean_face")
         if self.registered and face is not None:
             all_modalities = registered_modalities(self.modalities)
@@ -99,16 +99,16 @@ class LinearEmbedding(nn.Module):
         return 2 * self.means.shape[1]
 
     def forward(self, maps: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
-        """(B, D) unit vectors; 0 without any of the modalities. Arguments are those of `centred_features`."""
+        """(B, parts D) unit vectors; 0 without any of the modalities. Arguments are those of `centred_features`."""
         return self.join(self.project(self.centred_features(maps, present)))
 
     def centred_features(self, maps: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> list[Tensor]:
         """Of each part: (B, D) features of all modalities less their means.
 
         Args:
-            maps: modality to (B, C, H, W); modalities may be absent, which count as the mean of the training maps.
+            maps: modality to (B, C, H, W); an absent modality counts as the mean of the training maps.
             present: modality to (B,) bool, whether the map of a session is used; None: all in `maps`. The registration reads
-                all in `maps`.
+                all in `maps` in any case.
         """
         batch = next(iter(maps.values())).shape[0]  # len() would fix the batch size of the ONNX export
         parts = []

@@ -228,7 +228,8 @@ class FaceNetwork(nn.Module):
         centred = linear.centred_features(maps, columns)
         projected = linear.project(centred)
         joined = linear.join(projected)
-        has_maps = (joined.abs().sum(dim=1, keepdim=True) > 0).to(joined.dtype)  # (B, 1): 1 if the session has any of its maps
+        # (B, 1): 0 for a session without a map that the linear embedding reads, and before the fit; else 1.
+        has_maps = (joined.abs().sum(dim=1, keepdim=True) > 0).to(joined.dtype)
         embedding = _join(embedding, joined, self.linear_share * has_maps)
         if self.linear_attributes is not None:
             of_linear = self.linear_attributes(linear.attribute_features(projected, centred))
@@ -266,13 +267,15 @@ class FaceNetwork(nn.Module):
 
 
 def _average_embeddings(embeddings: Tensor) -> Tensor:
-    """(k, B, C) -> (B, C): the mean of the k unit embeddings, times the mean of their norms."""
+    """(k, B, C) -> (B, C): the mean of the k directions (unit vectors), times the mean of the k norms."""
     norm = embeddings.norm(dim=2, keepdim=True).mean(dim=0)
     return functional.normalize(embeddings, dim=2).mean(dim=0) * norm
 
 
 def _join(embedding: Tensor, linear: Tensor, share: Tensor) -> Tensor:
-    """(B, C + D): the cosine of two such embeddings is the weighted mean of both cosines; the norm is that of (B, C).
+    """(B, C + D): both parts joined, with the norm of `embedding`.
+
+    The cosine of two outputs with equal shares is the mean of the cosines of both parts, weighted by the shares.
 
     Args:
         embedding: (B, C).

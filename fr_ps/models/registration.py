@@ -28,7 +28,7 @@ ROUNDS = 2
 MOVED_SIDE = 56
 """Largest side in pixels of the maps that `register_maps` returns."""
 LARGEST = 0.4
-"""Largest rotation in radians, logarithm of the scale, and shift in half sides; a session beyond them is not registered."""
+"""Largest rotation in radians, logarithm of the scale, and shift in half sides; a session beyond it is not registered."""
 
 _STEPS = 10
 _LARGEST_STEP = 0.2
@@ -42,8 +42,8 @@ class Constants(NamedTuple):
 
     Attributes:
         window: radius of the compared disc; the half side of the map is 1.
-        coarse_prior: weight of the squared parameters of the motion at the first of `LEVELS`; the loss beside it is a mean over
-            values. It keeps a session near its crop, from which shadows would move it.
+        coarse_prior: weight of the squared parameters of the motion at the first of `LEVELS`, relative to the mean loss over the
+            compared values. It keeps a session near its crop, from which shadows would move it.
         fine_prior: the same at the second.
     """
 
@@ -60,7 +60,7 @@ OLD_CONSTANTS = Constants(0.72, 0.1, 0.02)
 def registration_features(maps: Mapping[str, Tensor]) -> MapBatch:
     """What the registration compares: each of `MODALITIES` in `maps` to (B, C, `FACE_SIDE`, `FACE_SIDE`).
 
-    Albedo is the logarithm, with median 0 and a mean absolute value of 1, since the exposure is unknown.
+    Albedo is replaced by its logarithm, shifted and scaled to median 0 and mean absolute value 1, since the exposure is unknown.
 
     Args:
         maps: modality to (B, C, H, H).
@@ -95,7 +95,7 @@ def congeal(features: MapBatch, constants: Constants = CONSTANTS) -> MapBatch:
 def register(features: MapBatch, mean_face: MapBatch, constants: Constants = CONSTANTS) -> Similarity:
     """The transforms that move B sessions to the mean face, for `apply_similarity`; each depends on its session only.
 
-    The identity for a session whose transform would exceed `LARGEST`, as that of a map without a face may.
+    A session whose transform would exceed `LARGEST` gets the identity. This can happen if the map has no face.
 
     Args:
         features: `registration_features` of the sessions, of modalities of the mean face.
@@ -109,7 +109,7 @@ def register(features: MapBatch, mean_face: MapBatch, constants: Constants = CON
 def register_maps(maps: Mapping[str, Tensor], mean_face: MapBatch, constants: Constants = CONSTANTS) -> MapBatch:
     """The maps (B, C, H, H) of each of `MODALITIES`, moved to the mean face and averaged to at most `MOVED_SIDE` a side.
 
-    They are compared with the mean face in its modalities, one of which `maps` must have.
+    The transforms are computed from the modalities of `mean_face` only; `maps` must have at least one of these.
     """
     features = {name: values for name, values in registration_features(maps).items() if name in mean_face}
     similarity = register(features, mean_face, constants)
@@ -117,7 +117,7 @@ def register_maps(maps: Mapping[str, Tensor], mean_face: MapBatch, constants: Co
 
 
 def _register(features: MapBatch, mean_face: MapBatch, constants: Constants, parameters: Tensor) -> Tensor:
-    """(B, 4) parameters after the steps of all levels."""
+    """(B, 4) parameters after the steps of all levels; all 0 for a session of which one exceeds `LARGEST`."""
     for level, prior in zip(LEVELS, (constants.coarse_prior, constants.fine_prior), strict=True):
         target = {name: _reduce(maps, level) for name, maps in mean_face.items()}
         window = _window(level, constants.window, parameters.device)
@@ -142,7 +142,7 @@ def _no_motion(features: MapBatch) -> Tensor:
 
 
 def _solve(matrices: Tensor, vectors: Tensor) -> Tensor:
-    """(B, 4) solutions of (B, 4, 4) positive definite systems; ONNX has no operator for it. Gauss-Jordan needs no pivots here."""
+    """(B, 4) solutions of (B, 4, 4) positive definite systems, by Gauss-Jordan without pivoting; ONNX has no operator for it."""
     system = torch.cat([matrices, vectors[:, :, None]], dim=2)
     for pivot in range(4):
         row = system[:, pivot : pivot + 1] / system[:, pivot : pivot + 1, pivot : pivot + 1]

@@ -40,7 +40,7 @@ class _Normalise(torch.autograd.Function):
 
 
 def _count(x: Tensor) -> int:
-    """Values of a channel in all processes, of which each has equally many."""
+    """Number of values of a channel in all processes together; each process has equally many."""
     return x.numel() // x.shape[1] * world_size()
 
 
@@ -51,11 +51,11 @@ def _channel_shape(x: Tensor) -> list[int]:
 class _SyncedNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm with the statistics of all processes in training. For the CPU, which torch's SyncBatchNorm does not support.
 
-    Its children, as the activation of timm's `BatchNormAct2d`, follow the norm.
+    Child modules, such as the activation of timm's `BatchNormAct2d`, are applied after the norm.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Any number of dimensions after (B, C)."""
+        """Accept any number of dimensions after (B, C)."""
 
     def forward(self, input: Tensor) -> Tensor:
         output = self._normalise(input) if self.training and world_size() > 1 else super().forward(input)

@@ -90,7 +90,7 @@ def _create(name: str, inputs: int) -> Any:
     settings: dict[str, Any] = {"pretrained": False, "in_chans": inputs, "features_only": True, "out_indices": (-1,)}
     try:
         try:
-            return timm.create_model(name, dynamic_img_size=True, **settings)  # transformers; else bound to one size
+            return timm.create_model(name, dynamic_img_size=True, **settings)  # transformers, which else accept one size
         except TypeError:
             return timm.create_model(name, **settings)
     except (RuntimeError, AttributeError, TypeError, ValueError, AssertionError) as error:

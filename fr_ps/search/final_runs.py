@@ -13,9 +13,9 @@ from fr_ps.search.results import best_config, best_trial
 from fr_ps.search.spec import StudySpec
 from fr_ps.search.storage import with_database_retries
 from fr_ps.search.worker_pool import run_workers
-from fr_ps.tracking.journal import JOURNAL_FILE
+from fr_ps.tracking.journal import JOURNAL_FILE, read_events
 from fr_ps.tracking.listing import last_status
-from fr_ps.tracking.run import Run, new_run_id
+from fr_ps.tracking.run import new_run_id
 from fr_ps.tracking.run_folder import BEST_CHECKPOINT, RUN_INFO_FILE, ParentRun
 
 _FINAL_RUNS = "fr_ps.final"
@@ -110,5 +110,6 @@ def _is_finished(folder: Path) -> bool:
 
 def validation_score(folder: Path, metric: str) -> float:
     """The best value of a validation metric in a run, negated where lower is better; 0 without such a metric."""
-    values = Run(folder).metric_history.get(metric, {}).values()
+    events = (event.data["values"] for _, event in read_events(folder / JOURNAL_FILE) if event.kind == "metrics")
+    values = [values[metric] for values in events if metric in values]
     return -min(values, default=0.0) if lower_is_better(metric) else max(values, default=0.0)

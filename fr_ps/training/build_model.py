@@ -39,7 +39,8 @@ def resolve_branch_folders(config: Config) -> BranchFolders:
 def branch_configs(config: Config, folders: BranchFolders, classes: Classes, size: int) -> dict[str, ModelConfig]:
     """Branch to its settings: `config.model`, or for a branch of a trained run those of that run.
 
-    The four settings that are replaced below concern the whole network, so they are always those of `config.model`.
+    `flip_average`, `linear`, `linear_attributes` and `registration` concern the whole network, so they are always those of
+    `config.model`.
 
     Raises:
         InputError: the run's model has other inputs or classes.

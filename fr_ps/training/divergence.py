@@ -11,7 +11,7 @@ from fr_ps.models.network import FaceNetwork
 from fr_ps.training.batch_loader import Batch
 
 MAX_LOSS_RATIO = 1.5
-"""Ratio of the final losses to those of the first epoch above which there is a warning. Noise of the batches stays below it."""
+"""A larger ratio of the final losses to those of the first epoch gives a warning. Noise of the batches stays below it."""
 _WINDOW = 3
 _MAX_SESSIONS_SHOWN = 6
 
@@ -75,7 +75,7 @@ class NonFiniteGuard:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Undo a step that was interrupted between `snapshot` and `step`; after a whole step, nothing."""
+        """Restore the buffers if a step was interrupted between `snapshot` and `step`; after a complete step, do nothing."""
         if not self._in_step:
             return
         for of_type, backup in zip(self.buffers, self.backups):

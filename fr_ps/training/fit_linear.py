@@ -38,7 +38,7 @@ def fit_linear_embedding(
     Args:
         network: on the CPU, with a linear embedding.
         dataset: maps and labels.
-        rows: (n,) the training part; beyond `MAX_SESSIONS` of the baselines, a sample by `sample_subjects`.
+        rows: (n,) the training part; `sample_subjects` limits it to `MAX_SESSIONS`.
         augmentation: its crop, rotation, scale and shift move the copies.
         seed: random seed of the sample and the copies.
 
@@ -69,7 +69,7 @@ def fit_linear_embedding(
 def fit_classifiers(classifiers: LinearAttributes, features: np.ndarray, labels: Labels) -> None:
     """Set the weights of each attribute by logistic regression with balanced classes.
 
-    An attribute with a class that no session has keeps weights of 0, and the logits of the network.
+    If a class of an attribute has no session, the attribute keeps weights of 0, so that its logits are those of the network.
 
     Args:
         classifiers: their weights are set.
@@ -86,7 +86,7 @@ def fit_classifiers(classifiers: LinearAttributes, features: np.ndarray, labels:
             continue
         model = fit_classifier(features[known] * scale, codes[known], _INVERSE_REGULARISATION)
         weights = np.hstack([model.coef_ * scale, model.intercept_[:, None]])
-        if len(weights) == 1:  # of the second class of two
+        if len(weights) == 1:  # with two classes, scikit-learn gives only those of the second
             weights = np.vstack([np.zeros_like(weights), weights])
         classifiers.set_weights(task, torch.from_numpy(weights.T))
 
@@ -94,7 +94,7 @@ def fit_classifiers(classifiers: LinearAttributes, features: np.ndarray, labels:
 def _features(
     embedding: LinearEmbedding, dataset: Dataset, rows: np.ndarray, augmentation: AugmentConfig, seed: int
 ) -> list[np.ndarray]:
-    """Of the plain and of the registered maps: (n (COPIES + 1), D) features of n rows, then of their moved copies."""
+    """For each part of the embedding: (n (COPIES + 1), D) features of the n rows, then of their moved copies."""
     generator = torch.Generator().manual_seed(seed)
     geometry = replace(augmentation, flip=0.0, noise=0.0, erase=0.0)
     batches: list[list[torch.Tensor]] = []

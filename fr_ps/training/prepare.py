@@ -54,8 +54,8 @@ class PreparedTraining:
 def prepare_training(config: Config, echo: Callable[[str], None], folder: Path | None = None) -> PreparedTraining:
     """Open the data, split it and build the network. Neither a run nor a folder is created.
 
-    Sets torch's global options and seeds torch's generators. The losses, and the steps of a training in one process, draw their
-    random numbers from them without a new seed.
+    It sets torch's global options and seeds torch's generator. The generator gives the initial weights of network and losses, and
+    then the dropout of a training in one process. Several processes set a new seed in each step (`Trainer.train_step`).
 
     Args:
         config: the settings.

@@ -101,7 +101,7 @@ def _rows_only(loss: MarginLoss, optimizer: torch.optim.Optimizer, sampled: Tens
             moments[name].index_copy_(0, rows, value)
     finally:
         weight.data, loss.sampled = centres, None
-        weight.grad = None  # of the rows
+        weight.grad = None  # it has only the sampled rows
         if moments:
             optimizer.state[weight].update(moments)
 

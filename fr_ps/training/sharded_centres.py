@@ -34,7 +34,7 @@ def _grad_norm(parameters: Sequence[Tensor]) -> Tensor:
 
 
 def gather_centres(losses: MultiTaskLoss, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Sections:
-    """Remove this process's parts of the sharded tensors from `state`. All processes call it at the same step.
+    """Take this process's parts of the sharded tensors out of `state` and gather them. All processes call it at the same step.
 
     Returns:
         in the main process the whole tensors, on the CPU; in every other process its own parts.

@@ -169,7 +169,7 @@ class Trainer:
         if loss_config.sampled_subject_share == 1:
             self._update(batches, step, len(batch_numbers))
             return
-        # All batches are loaded first, since the step draws one subset of the class centres, with the subjects of all batches.
+        # All batches are loaded first: the step draws one sample of the class centres, with the subjects of every batch.
         loaded = list(batches)
         subjects = torch.cat([batch.targets["identity"] for batch in loaded])
         identity_losses, share = state.losses.identity_losses, loss_config.sampled_subject_share
