@@ -135,18 +135,18 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         InputError: any error, in one line with the setting and its expected values.
     """
     rest, run_folder = _extract_resume(argv)
-    tokens, configs = _normalize_flags(rest)
+    tokens, config_files = _normalize_flags(rest)
     if run_folder:
-        if configs:
+        if config_files:
             raise InputError(
-                f"--config {configs[0]}: a resumed run has its own settings; leave out --config, and give changes as flags "
+                f"--config {config_files[0]}: a resumed run has its own settings; leave out --config, and give changes as flags "
                 "(under mlflow run: -e resume -P run=RUN)"
             )
         tokens.append(f"--resume={run_folder.name}")
-        configs = [str(run_folder / CONFIG_FILE)]
+        config_files = [str(run_folder / CONFIG_FILE)]
     depth = 2 if tokens[:1] == ["data"] else 1
     command = " ".join(tokens[:depth])
-    trees = {file: _read_config(Path(file)) for file in configs}
+    trees = {file: _read_config(Path(file)) for file in config_files}
     if command == "search":
         trees = _merge_base(trees, tokens)
     # The settings of the files are passed as JSON text, which `--config` of jsonargparse accepts in place of a file name. Flags
@@ -156,8 +156,8 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         arguments = parser.instantiate(parser.parse_args(tokens[:depth] + config_flags + tokens[depth:]))
     except _ParseError as error:
         raise InputError(_translate_error(str(error), command, trees, _flags(parser, command))) from None
-    if configs:
-        arguments[".".join([*tokens[:depth], "config"])] = configs  # instead of the contents
+    if config_files:
+        arguments[".".join([*tokens[:depth], "config"])] = config_files  # instead of the contents
     return arguments
 
 
@@ -169,7 +169,7 @@ def training_config(arguments: Namespace) -> Config:
 def _normalize_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """Two lists: the arguments in jsonargparse's form, without `--config FILE`; and those config files."""
     tokens: list[str] = []
-    configs: list[str] = []
+    config_files: list[str] = []
     rest = iter(argv)
     for token in rest:
         flag, equals, value = token.partition("=")
@@ -177,6 +177,7 @@ def _normalize_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             tokens.append(token)
             continue
         flag = "--" + flag[2:].replace("-", "_")
+        # --data.NAME, or the flag of a key below it, such as --data.NAME.COLUMN.
         is_text = any(f"{flag}.".startswith(f"--data.{name}.") for name in _TEXT_SETTINGS)
         if flag not in ("--config", "--space", *_LIST_FLAGS) and not is_text:
             tokens.append(f"{flag}{equals}{value}")
@@ -186,14 +187,14 @@ def _normalize_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         if not value:
             raise InputError(f"{flag} needs a value")
         if flag == "--config":
-            configs.append(value)
+            config_files.append(value)
         elif flag == "--space":
             tokens.append(f"{flag}={json.dumps(parse_search_space(value))}")
         elif is_text:
             tokens.append(f"{flag}={_quote_scalars(value)}")
         else:
             tokens.append(f"{flag}={value if value.startswith('[') else f'[{value}]'}")
-    return tokens, configs
+    return tokens, config_files
 
 
 def _extract_resume(argv: Sequence[str]) -> tuple[list[str], Path | None]:

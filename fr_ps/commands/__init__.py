@@ -1,4 +1,4 @@
-"""The commands of `fr-ps`. Each declares its arguments, calls one function and prints its result; no logic."""
+"""The commands of `fr-ps`. Each declares its arguments, calls the function that does the work, and prints its result."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

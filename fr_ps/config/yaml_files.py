@@ -47,7 +47,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def parse_settings(text: str, where: str) -> dict[str, Any]:
-    """`read_settings` for the YAML `text`; errors name it `where`."""
+    """Like `read_settings`, for the YAML `text`; `where` is its name in error messages."""
     tree = _parse(text, where, _SETTINGS)
     if tree is None:
         return {}
@@ -165,6 +165,7 @@ class _SettingsBuilder:
         }
 
     def _scalar(self, node: ScalarNode, schema: Any, key: str) -> bool | int | float | str | None:
+        """The value of a scalar: what YAML reads; but its text if the setting accepts text, unless it accepts the number read."""
         if "\0" in node.value:
             raise InputError(f"{self._location(node)}: {key} contains a null character; remove it")
         options = set(_accepted_types(schema.type_hint if isinstance(schema, _SearchValue) else schema))
@@ -173,8 +174,8 @@ class _SettingsBuilder:
         if node.tag == _NULL and not (keeps_text and node.value):
             self._reject_null(node, schema, key)
             return None
-        accepts_number = bool(options & {int, float})
-        if keeps_text and not (accepts_number and node.tag in _NUMBERS):
+        reads_number = node.tag in _NUMBERS and bool(options & {int, float})
+        if keeps_text and not reads_number:
             return str(node.value)
         try:
             value = self.loader.construct_object(node)

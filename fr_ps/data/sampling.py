@@ -14,9 +14,9 @@ def pk_batches(
     """P x K batches of one epoch: each contains `sessions` (K) rows of each of `subjects_per_batch` (P) different subjects.
 
     Subjects are sampled round-robin, so each is seen equally often, whatever its number of sessions; the sessions of a subject
-    likewise. A subject with fewer than K sessions repeats some in a batch. A subject whose number of sessions is not a
-    multiple of K can repeat one in the batch in which a new round of its sessions begins. With fewer than P subjects, a batch
-    contains all of them.
+    likewise. A subject with fewer than K sessions repeats some in a batch. If a subject's number of sessions is
+    not a multiple of K, its rounds of sessions begin within a batch, which can then contain one of its sessions twice. With fewer
+    than P subjects, a batch contains all of them.
 
     Args:
         identities: (n,) the subject of each row.

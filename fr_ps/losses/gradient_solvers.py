@@ -68,8 +68,8 @@ def projection_weights(gramian: Tensor) -> Tensor:
 
 
 def _unit_factor(gramian: Tensor) -> tuple[Array, Array]:
-    """A (tasks, tasks) matrix whose columns have the inner products of the gradients scaled to unit length; the (tasks,)
-    lengths of the gradients."""
+    """A (tasks, tasks) matrix F, and the (tasks,) lengths of the gradients. F^T F is the Gramian of the gradients scaled to unit
+    length."""
     exact = gramian.numpy()
     lengths = np.sqrt(exact.diagonal())
     values, vectors = np.linalg.eigh(exact / lengths / lengths[:, None])

@@ -104,9 +104,9 @@ class GradientWeighting(Weighting):
 def gradient_method(name: str, cagrad_c: float) -> WeightingMethod:
     """The weighting method `name`.
 
-    Its weights apply to the sum of the losses, so that learning rate and adversaries keep the scale of fixed weights: if the
-    gradients are equally long and orthogonal, each weight is 1 (CAGrad: 1 + c). The weights are not scaled to a common sum: each
-    method determines the length of its direction.
+    Its weights are scaled for the sum of the losses, not for their mean, so that learning rate and adversaries keep the scale of
+    fixed weights: if the gradients are equally long and orthogonal, each weight is 1 (CAGrad: 1 + c). The weights are not scaled
+    to a common sum: each method determines the length of its direction.
 
     For two tasks or more the method finds a direction d in which, to first order,
 
@@ -150,12 +150,14 @@ def _scale_to_sum(method: WeightingMethod) -> WeightingMethod:
 def _add_adversarial(weights: Tensor, gramian: Tensor) -> Tensor:
     """(tasks + 1,) coefficients of the gradients (the tasks', then the adversaries'), from the (tasks,) weights.
 
+    `gramian` is (tasks + 1, tasks + 1), with the gradient of the adversaries last.
     The adversarial gradient a is projected onto the directions in which no task loss rises, a + sum_j y_j g_j, and multiplied by
     `_length_ratio`.
     """
     added, nonzero = torch.zeros_like(weights), gramian.diagonal() > 0
-    if nonzero[-1] and nonzero[:-1].any() and torch.isfinite(gramian).all():
-        added[nonzero[:-1]] = projection_weights(gramian[nonzero][:, nonzero])
+    nonzero_tasks, nonzero_adversary = nonzero[:-1], nonzero[-1]
+    if nonzero_adversary and nonzero_tasks.any() and torch.isfinite(gramian).all():
+        added[nonzero_tasks] = projection_weights(gramian[nonzero][:, nonzero])
     scale = _length_ratio(weights, gramian[:-1, :-1])
     return torch.cat([weights + scale * added, weights.new_tensor([scale])])
 

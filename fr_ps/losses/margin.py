@@ -114,7 +114,8 @@ class MarginLoss(nn.Module, ABC):
         logits = self.logits(with_summed_gradient(embeddings), rows, held)
         own_target = torch.where(held, logits.gather(1, rows[:, None])[:, 0], 0)
         target = gather_rows(own_target[None]).sum(0)  # (processes, B) -> (B,): 0 where a process lacks the true centre
-        # Logits relative to the target's: in a difference of two large numbers, rounding would erase a loss near 0.
+        # For any constant c, logsumexp(logits) - target = logsumexp(logits - c) - (target - c). With c = target, no difference of
+        # two large numbers remains, in which rounding would erase a loss near 0.
         shift = target.detach()
         log_sum = gather_rows((logits - shift[:, None]).logsumexp(1)[None]).logsumexp(0)
         return log_sum - (target - shift)  # the difference is 0 and has the gradient of the target's logit
@@ -145,9 +146,9 @@ class ConstantMargin(MarginLoss):
 class ArcFace(ConstantMargin):
     """A constant angular margin: cos(theta + m) for the true subject. Deng et al., CVPR 2019, arXiv:1801.07698.
 
-    For theta + m > pi, where cos(theta + m) would increase, it is cos theta - m sin m, as in the paper's code. There is no easy
-    margin (margin only for cos theta > 0), unlike in MagFace; for cos theta > 0 both losses agree if MagFace's margin is
-    constant and its lambda_g is 0.
+    For theta + m > pi, where cos(theta + m) would increase, it is cos theta - m sin m, as in the paper's code. The margin also
+    applies for cos theta <= 0, unlike that of MagFace. For cos theta > 0 both losses agree if MagFace's margin is constant and
+    its lambda_g is 0.
 
     Args:
         margin: m in radians, 0 to pi / 2.

@@ -22,9 +22,9 @@ class LossOutput(NamedTuple):
     Attributes:
         total: the weighted sum of the losses, from the task weighting; `backward` is called on it.
         tasks: task to its loss before weighting.
-        diagnostics: without gradient, `norm/...` of the fused identity embedding, and its `loss/contrastive` if there is one.
-            `norm/penalty` is the penalty in the identity loss: with losses of branches, the mean over the fused embedding and
-            those of the branches. The task weighting reads it too.
+        diagnostics: without gradient. `norm/mean`, `norm/clamped` and, if there is one, `loss/contrastive` are of the fused
+            identity embedding. `norm/penalty` is the penalty in the identity loss, with losses of branches the mean over the fused
+            embedding and those of the branches; the task weighting subtracts it.
     """
 
     total: Tensor

@@ -20,7 +20,8 @@ class NetworkOutput(NamedTuple):
     """The outputs of one batch. The last three are empty in evaluation.
 
     Attributes:
-        embedding: (B, `FaceNetwork.embedding_size`) identity embedding; in evaluation followed by the linear one, if any.
+        embedding: (B, `FaceNetwork.embedding_size`) identity embedding; in evaluation followed by that of the
+            `LinearEmbedding`, if the network has one.
         logits: attribute to (B, classes) logits.
         adversarial: attribute to (B, classes) logits of its adversarial discriminator.
         shared: branch to the (B, channels, h, w) feature map from which all its embeddings are made.
@@ -36,8 +37,9 @@ class NetworkOutput(NamedTuple):
     branch_embeddings: dict[str, Tensor]
 
     def gathered(self) -> "NetworkOutput":
-        """The outputs of the sessions of all processes (`gather_rows`); the shared maps stay those of this process."""
+        """The outputs of the sessions of all processes (`gather_rows`). The maps in `shared` stay those of this process."""
         own = [self.embedding, *self.logits.values(), *self.adversarial.values(), *self.branch_embeddings.values()]
+        # In the order of `own`, in which the fields below take them.
         parts = iter(gather_rows(torch.cat(own, dim=1)).split([tensor.shape[1] for tensor in own], dim=1))
         return self._replace(
             embedding=next(parts),
@@ -47,7 +49,7 @@ class NetworkOutput(NamedTuple):
         )
 
     def float(self) -> "NetworkOutput":
-        """The outputs in float32. The shared maps stay as they are, since gradients are taken with respect to them."""
+        """The outputs in float32. The maps in `shared` stay as they are, since gradients are taken with respect to them."""
         return self._replace(
             embedding=self.embedding.float(),
             logits={name: tensor.float() for name, tensor in self.logits.items()},

@@ -183,8 +183,10 @@ def parent_assignments(dimension: Dimension, dimensions: Mapping[str, Dimension]
         parents = dict(zip(dimension.when, values))
         for of_parents in itertools.product(*(parent_assignments(dimensions[parent], dimensions) for parent in parents)):
             merged = dict(parents)
-            # Two parents may have a common parent, whose value must then be the same in both.
-            if all(merged.setdefault(name, value) == value for given in of_parents for name, value in given.items()):
+            for given in of_parents:
+                merged |= given
+            # Two parents may have a common parent. Assignments that give it different values are left out.
+            if all(given.items() <= merged.items() for given in (parents, *of_parents)):
                 yield merged
 
 

@@ -142,7 +142,7 @@ def _check_condition(where: str, parent: Dimension, values: Sequence[Value]) -> 
 
 
 def _check_values(dimension: Dimension, dimensions: Mapping[str, Dimension], base: Config) -> None:
-    """Reject a choice or bound that is valid with no combination of the parents' values."""
+    """Reject a choice or bound that is invalid with every combination of the parents' values."""
     candidates = (
         (("choice", one) for one in dimension.choices)
         if dimension.choices

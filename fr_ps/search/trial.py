@@ -35,7 +35,7 @@ TRIAL_TAG = "fr_ps.trial"
 _EPOCH_METRIC = "train/bad_steps"
 """A metric that every epoch of a training logs, unlike the losses: an epoch in which all steps were skipped logs no loss."""
 _DELIVERY_TIMEOUT = 3.0
-"""Seconds without an acknowledgement from MLflow after which the end of a trial stops waiting for the delivery of its events.
+"""A trial that ends waits for the delivery of its events until MLflow has acknowledged none for this number of seconds.
 
 Undelivered events are sent later. When all trials have ended, the leader sends those of the trials on its machine. For trials on
 another machine, the user runs `fr-ps sync` there.
@@ -142,11 +142,11 @@ def _sample_params(context: WorkerContext, number: int, slot: int) -> tuple[optu
     """The trial and its sampled settings. A trial that ran before keeps its settings."""
     spec, storage, study = context.spec, context.storage, context.study
     trial_id = storage.trial_id(study, number)
-    if spec.grid:
+    if spec.grid:  # as `study.enqueue_trial` does: `suggest` returns these values
         storage.rdb.set_trial_system_attr(trial_id, "fixed_params", spec.grid[slot])
     study.sampler = build_sampler(spec.config.sampler, spec.space, spec.config.study.seed, number)
     trial = optuna.Trial(study, trial_id)
-    return trial, spec.space.suggest(trial)
+    return trial, spec.space.suggest(trial)  # Optuna returns the stored value of a param that the trial already has
 
 
 def _train_in_run(context: WorkerContext, trial: optuna.Trial, params: dict[str, Value]) -> tuple[Run, TrialResult]:

@@ -87,10 +87,10 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
         slots = _run_next_trial(context, start_new)
         if slots is None:  # a trial was run
             continue
-        # Wait while another worker runs a trial, because it may need a retry. With `start_new`, the trials in `slots.ready` run
-        # too: another worker acquired them after `slots` was read. Without it, they do not count: new trials will not start.
-        more_may_come = slots.running or (start_new and slots.ready)
-        if not more_may_come:
+        # Wait while another worker runs a trial, because it may need a retry. If new trials may start, a trial in `slots.ready`
+        # runs too, since another worker acquired it meanwhile. If none may start, no worker will run those in `slots.ready`.
+        others_run = slots.running or (start_new and slots.ready)
+        if not others_run:
             return
         time.sleep(_POLL_SECONDS)
 

@@ -42,7 +42,7 @@ class _Delivered:
 class EventSink(Protocol):
     """Receiver of a run's events."""
 
-    def connect(self) -> str:
+    def ensure_run(self) -> str:
         """Connect if not connected yet, and return the receiver's id of the run.
 
         Raises:
@@ -123,7 +123,7 @@ class DeliveryQueue:
                 break
         if not events:
             return 0
-        sink.connect()
+        sink.ensure_run()
         self.rejected += sink.send(events)
         self.delivered_bytes = end_of_batch
         if self.path.parent.is_dir():  # a removed run folder is not created again
@@ -155,8 +155,8 @@ class DeliveryThread(threading.Thread):
     def run(self) -> None:
         backoff = _MIN_BACKOFF
         while not self._cancelled:
-            # The flag is read before the journal is: if it is set, this pass sees all events logged before `finish`, and may be
-            # the last one.
+            # Read the flag before the journal: if it is set, this pass finds all events logged before `finish`, and may be the
+            # last one.
             closing = self._closing.is_set()
             if not self.journal.is_present():  # the run folder was removed; sending would recreate it
                 return
@@ -176,7 +176,7 @@ class DeliveryThread(threading.Thread):
                 continue
             backoff = _MIN_BACKOFF
             if sent:
-                self.on_delivery(self.sink.connect())
+                self.on_delivery(self.sink.ensure_run())
                 if self.last_error:
                     self._report("tracking: MLflow reconnected")
                 self.last_error = ""

@@ -117,7 +117,7 @@ def start_parent_run(name: str, runs: Path) -> tuple[RunInfo, ParentRun]:
         info.write(runs / info.id)
         sink = MlflowSink(runs / info.id, info)
         try:
-            sink.connect()
+            sink.ensure_run()
             if sink.note:
                 echo_stderr(sink.note)
             return sink.info, ParentRun(str(sink.info.mlflow_id), sink.experiment_id())

@@ -55,11 +55,11 @@ class MlflowSink:
 
     Args:
         folder: run folder.
-        info: content of its `run.json`; `connect` sets `mlflow_id`.
+        info: content of its `run.json`; `ensure_run` sets `mlflow_id`.
 
     Attributes:
         note: why the run did not adopt the MLflow run of MLFLOW_RUN_ID; empty if it did, or if the variable is not set.
-        table_url: address of the run table on the tracking server; empty before `connect`, and without a server.
+        table_url: address of the run table on the tracking server; empty before `ensure_run`, and without a server.
     """
 
     def __init__(self, folder: Path, info: RunInfo) -> None:
@@ -77,7 +77,7 @@ class MlflowSink:
         client, mlflow_id = self._client_and_id()
         return str(client.get_run(mlflow_id).info.experiment_id)
 
-    def connect(self) -> str:
+    def ensure_run(self) -> str:
         """Find the MLflow run by our id, or create it, and write its id to `run.json`; returns that id.
 
         Raises:
@@ -146,7 +146,7 @@ class MlflowSink:
     def _find_or_create_run(self, client: MlflowClient) -> str:
         info = self.info
         experiment = info.experiment_id or _find_or_create_experiment(client, info.experiment)
-        # It exists if an earlier process was killed between `create_run` and writing `run.json`.
+        # The MLflow run exists if an earlier process was killed between `create_run` and writing `run.json`.
         found = client.search_runs([experiment], f"tags.`{RUN_ID_TAG}` = '{info.id}'", max_results=1)
         if found:
             return found[0].info.run_id
@@ -271,7 +271,7 @@ class MlflowSink:
         return bool(run.info.lifecycle_stage == "active")
 
     def _client_and_id(self) -> tuple[MlflowClient, str]:
-        mlflow_id = self.connect()
+        mlflow_id = self.ensure_run()
         assert self.client is not None
         return self.client, mlflow_id
 

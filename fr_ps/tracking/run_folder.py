@@ -26,7 +26,7 @@ RESUME_CHECKPOINTS = CHECKPOINTS_FOLDER / "resume"
 MODEL_FOLDER = "model"
 """Name of the model folder inside a checkpoint to resume from."""
 FOLDER_PLACEHOLDER = "FOLDER OF THIS FILE"
-"""Stands in the model card for the folder; the description of a registered version has its URI there."""
+"""Placeholder in a model card for its folder; the description of a registered version has the version's URI in its place."""
 MODEL_CARD_FILE = "README.md"
 """The model card, in a model folder."""
 MIN_PREFIX = 4

@@ -91,7 +91,7 @@ def _move_run(folder: Path, uri: str) -> None:
                 info = replace(info, tags=info.tags | {PARENT_TAG: parent.mlflow_id})
         open_client(run_tracking_uri(info)).search_experiments(max_results=1)  # raises before anything changes
         (folder / DELIVERED_FILE).unlink(missing_ok=True)
-        MlflowSink(folder, info).connect()
+        MlflowSink(folder, info).ensure_run()
 
 
 def find_lost_run(runs: Path) -> tuple[Path, str] | None:

@@ -65,7 +65,7 @@ def prepare_training(config: Config, echo: Callable[[str], None], folder: Path |
     Raises:
         InputError: device, data, split, branches, weights or the schedule cannot be used.
     """
-    check_lowest_rate(config.schedule, lr=config.optim.lr)
+    check_lowest_rate(config.schedule, lr=config.optim.lr)  # `fr-ps train` has checked it, a trial or other caller has not
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     device = process_device(config.device)

@@ -56,8 +56,8 @@ def train(
 ) -> TrainResult:
     """Train, select the best epoch on validation, evaluate it once on test, and log everything to `run`.
 
-    Under torchrun, all processes call it, with one run folder. They share each training batch and the predictions for validation
-    and test. The main process computes the metrics and writes.
+    Under torchrun, all processes call it, with one run folder. The sessions of each training batch, and those of validation and
+    test, are divided among the processes. The main process computes the metrics and writes.
 
     If the run's folder has a checkpoint, the training resumes from it. With the same settings, data, code, machine and
     number of processes, its final weights equal those of an uninterrupted training, bit for bit; on a GPU only with

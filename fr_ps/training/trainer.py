@@ -185,6 +185,7 @@ class Trainer:
         for batch in batches:
             losses.append(self.forward_backward(batch, is_first=not losses, accumulated=accumulated))
             sessions += len(next(iter(batch.targets.values())))
+        # Each process has the network's gradient of its own rows only, but the whole gradient of the parameters of the losses.
         sum_gradients(self.network_parameters)
         average_gradients(self.loss_parameters)
         if state.scaler.is_enabled():
@@ -291,7 +292,7 @@ class Trainer:
         )
 
     def _train_metrics(self) -> dict[str, float]:
-        """The `train/...` metrics: mean losses and norms, task weights, learning rate, skipped steps, images per second."""
+        """The `train/...` metrics: mean losses and norms, task weights, learning rate, skipped steps, and images (sessions) per second."""
         state = self.state
         group = state.optimizer.param_groups[0]
         values = state.meter.compute()

@@ -27,7 +27,7 @@ class ListSink:
         self.answers = threading.Event()
         self.answers.set()
 
-    def connect(self) -> str:
+    def ensure_run(self) -> str:
         self.answers.wait()
         if self.error:
             raise self.error

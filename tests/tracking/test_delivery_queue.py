@@ -22,7 +22,7 @@ class ListSink:
         self.down, self.of, self.calls = down, of, 0
         self.rejects: list[str] = []
 
-    def connect(self) -> str:
+    def ensure_run(self) -> str:
         self.calls += 1
         if (self.calls - 1) % self.of < self.down:
             raise ConnectionError("no\nanswer")

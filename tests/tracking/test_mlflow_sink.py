@@ -37,7 +37,7 @@ def deliver(run: Run) -> tuple[str, list[str]]:
     queue, sink = DeliveryQueue(run.folder), MlflowSink(run.folder, read_run_info(run.folder))
     while queue.send_batch(sink):
         pass
-    return sink.connect(), queue.rejected
+    return sink.ensure_run(), queue.rejected
 
 
 def log_all_kinds(run: Run) -> None:
@@ -265,7 +265,7 @@ def test_an_ended_or_foreign_mlflow_run_is_not_adopted(either, run, status, owne
     run.log_metrics({"a": 1.0}, 1)
     run.set_status("FINISHED")
     sink = MlflowSink(run.folder, read_run_info(run.folder))
-    mlflow_id = sink.connect()
+    mlflow_id = sink.ensure_run()
     assert why in sink.note
     assert run.id in sink.note
     deliver(run)
@@ -296,7 +296,7 @@ from fr_ps.tracking.mlflow_sink import MlflowSink
 folder = Path(sys.argv[1])
 sink = MlflowSink(folder, read_run_info(folder))
 RunInfo.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # killed after creating the MLflow run, before writing its id
-sink.connect()
+sink.ensure_run()
 """
 
 
