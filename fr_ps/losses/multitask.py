@@ -23,8 +23,8 @@ class LossOutput(NamedTuple):
         total: the weighted sum of the losses, from the task weighting; `backward` is called on it.
         tasks: task to its loss before weighting.
         diagnostics: without gradient. `norm/mean`, `norm/clamped` and, if there is one, `loss/contrastive` are of the fused
-            identity embedding. `norm/penalty` is the penalty in the identity loss, which the task weighting subtracts. With losses
-            of branches, it is the mean over the fused embedding and those of the branches.
+            identity embedding. `norm/penalty` is the penalty in the identity loss. If branches have losses, it is the mean over
+            the fused embedding and those of the branches. The task weighting subtracts it.
     """
 
     total: Tensor

@@ -292,7 +292,7 @@ class Trainer:
         )
 
     def _train_metrics(self) -> dict[str, float]:
-        """The `train/...` metrics: losses, norms, task weights, learning rate, skipped steps, and images (sessions) per second."""
+        """The `train/...` metrics: losses, norms, task weights, learning rate, skipped steps, images (sessions) per second."""
         state = self.state
         group = state.optimizer.param_groups[0]
         values = state.meter.compute()
