@@ -3,18 +3,22 @@
 Both train the same network with the same losses and optimizer on the same batches of built-in faces in memory-mapped maps, by
 the same loader, and log the loss of every epoch to MLflow on SQLite. Ours also computes the means of all losses, counts skipped
 steps and writes to the run's journal. Lightning has its progress bar, checkpoints and model summary off. Both clip the gradient
-norm. Epochs of one process alternate; the ratio is the median over the turns. Needs `pip install 'fr-ps[bench]'`.
+norm. Each loop runs in a process of its own, as the threads of one would slow those of the other; their epochs alternate, and
+the ratio is the median over the turns. The time of an epoch includes the logging at its end. Needs `pip install 'fr-ps[bench]'`.
 
     python benchmarks/lightning_loop.py
 """
 
-import contextlib
+import argparse
 import logging
+import multiprocessing
 import os
 import statistics
 import tempfile
 import warnings
+from collections.abc import Callable
 from itertools import count
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -32,67 +36,77 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FR_PS_CACHE"] = f"{folder}/cache"
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
-        images, seconds = measure(options.backbone, Path(folder), options.turns, options.steps, options.threads)
+        images, seconds = measure(options, Path(folder))
     ratio = statistics.median(theirs / ours for ours, theirs in zip(seconds["fr-ps"], seconds["Lightning"]))
     rows = [[loop, images / statistics.median(each)] for loop, each in seconds.items()]
     numbers = {"over_lightning": Measurement(ratio, 1, "higher", "images/s of ours over Lightning with MLFlowLogger")}
     report(numbers, rows, ["loop", "images/s"], options.json)
 
 
-def measure(backbone: str, folder: Path, turns: int, steps: int, threads: int) -> tuple[int, dict[str, list[float]]]:
+def measure(options: argparse.Namespace, folder: Path) -> tuple[int, dict[str, list[float]]]:
     """Images of an epoch, and the seconds of an epoch of each loop in each turn."""
-    import torch
-
-    from fr_ps.tracking.lifecycle import start_run
     from fr_ps.tracking.uris import create_sqlite_store
 
     create_sqlite_store(os.environ["MLFLOW_TRACKING_URI"])  # now, as both loops would create it at the same time
-    torch.set_num_threads(threads)
-    config = with_steps(training_settings(backbone), steps)
-    trainers = [make_trainer(config, config.synthetic.people * config.synthetic.sessions) for _ in range(2)]
-    images = sum(len(indices) for indices in trainers[0].loader.epoch_batches(0))
-    with start_run(backbone, folder / "runs") as run:
-        epoch = count()
+    trainer = build_trainer(options)  # also generates the faces, for both loops
+    images = sum(len(indices) for indices in trainer.loader.epoch_batches(0))
+    context = multiprocessing.get_context("spawn")
+    epochs: dict[str, Callable[[], None]] = {}
+    processes = []
+    for name, loop in {"fr-ps": train_with_fr_ps, "Lightning": train_with_lightning}.items():
+        ours, theirs = context.Pipe()
+        processes.append(context.Process(target=loop, args=(options, folder, theirs), daemon=True))
+        processes[-1].start()
+        ours.recv()
+        epochs[name] = lambda connection=ours: (connection.send(None), connection.recv())[1]  # type: ignore[misc]
+    try:
+        return images, interleave(epochs, options.turns)
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
 
-        def ours() -> None:
-            values = trainers[0].train_epoch()
-            trainers[0].state.reset_epoch()
-            run.log_metrics(values, next(epoch))
 
-        with lightning_epochs(trainers[1]) as theirs:
-            return images, interleave({"fr-ps": ours, "Lightning": theirs}, turns)
+def build_trainer(options: argparse.Namespace) -> Any:
+    """Our trainer of the benchmark's network and data."""
+    import torch
+
+    torch.set_num_threads(options.threads)
+    config = with_steps(training_settings(options.backbone), options.steps)
+    return make_trainer(config, config.synthetic.people * config.synthetic.sessions)
 
 
-@contextlib.contextmanager
-def lightning_epochs(trainer: Any) -> Any:
-    """A function that trains one epoch with Lightning, on the network, losses, optimizer and loader of our trainer.
+def train_with_fr_ps(options: argparse.Namespace, folder: Path, connection: Connection) -> None:
+    """Train an epoch after each message from `connection`; sends one before the first epoch and one after each."""
+    from fr_ps.tracking.lifecycle import start_run
 
-    One `fit` with many epochs runs in a generator-like thread: it waits at the end of each epoch until the next one is asked for,
-    so that only epochs are timed, and not the start of `fit`.
-    """
-    import threading
+    trainer = build_trainer(options)
+    with start_run(options.backbone, folder / "runs", echo=lambda _: None) as run:
+        for epoch in count():
+            connection.send(None)
+            connection.recv()
+            run.log_metrics(trainer.train_epoch(), epoch)
+            trainer.state.reset_epoch()
 
+
+def train_with_lightning(options: argparse.Namespace, _: Path, connection: Connection) -> None:
+    """The same with Lightning, on the network, losses, optimizer and loader of our trainer."""
     import lightning
-    import mlflow
     from lightning.pytorch.loggers import MLFlowLogger
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
-    turn, done, stop = threading.Semaphore(0), threading.Semaphore(0), threading.Event()
+    trainer = build_trainer(options)
 
     class Turns(lightning.Callback):  # type: ignore[misc]
-        def on_train_epoch_start(self, *_: Any) -> None:
-            turn.acquire()
+        def on_train_epoch_start(self, *_: Any) -> None:  # not at the end, which comes before the logging
+            connection.send(None)
+            connection.recv()
 
-        def on_train_epoch_end(self, fitting: Any, *_: Any) -> None:
-            fitting.should_stop = stop.is_set()
-            done.release()
-
-    logger = MLFlowLogger("lightning", tracking_uri=mlflow.get_tracking_uri() or os.environ["MLFLOW_TRACKING_URI"])
     fitting = lightning.Trainer(
         accelerator="cpu",
         max_epochs=-1,
-        logger=logger,
+        logger=MLFlowLogger("lightning", tracking_uri=os.environ["MLFLOW_TRACKING_URI"]),
         callbacks=[Turns()],
         gradient_clip_val=trainer.clip,
         enable_checkpointing=False,
@@ -100,17 +114,7 @@ def lightning_epochs(trainer: Any) -> Any:
         enable_model_summary=False,
         log_every_n_steps=len(trainer.loader.epoch_batches(0)),
     )
-    thread = threading.Thread(target=fitting.fit, args=(make_module(trainer), _EpochStream(trainer.loader)), daemon=True)
-    thread.start()
-
-    def epoch() -> None:
-        turn.release()
-        done.acquire()
-
-    yield epoch
-    stop.set()
-    epoch()
-    thread.join()
+    fitting.fit(make_module(trainer), _EpochStream(trainer.loader))
 
 
 def make_module(trainer: Any) -> Any:
