@@ -44,7 +44,7 @@ def _train(arguments: Namespace) -> None:
     if not arguments.resume:
         check_trains_selected_metric(config)
     starts_torchrun = (arguments.processes or 1) > 1 and not under_torchrun
-    if not starts_torchrun:  # else torchrun's main process prints the notes, when it comes here
+    if not starts_torchrun:  # else torchrun runs this command in each process, and the main one prints the notes
         for setting, condition in inactive_settings(config):
             echo(f"note: {setting} has no effect; it applies only if {condition.text}")
     if arguments.allow_changed and not arguments.resume:

@@ -165,17 +165,21 @@ class _SettingsBuilder:
         }
 
     def _scalar(self, node: ScalarNode, schema: Any, key: str) -> bool | int | float | str | None:
-        """The value of a scalar: what YAML reads; but its text if the setting accepts text, unless it accepts the number read."""
+        """The value of a scalar.
+
+        For a setting that accepts text, it is the text itself, except a number if the setting accepts numbers too. For any other
+        setting, it is what YAML reads.
+        """
         if "\0" in node.value:
             raise InputError(f"{self._location(node)}: {key} contains a null character; remove it")
         options = set(_accepted_types(schema.type_hint if isinstance(schema, _SearchValue) else schema))
-        keeps_text = str in options and bool not in options  # a setting that accepts both has `off` and `no` as booleans
+        accepts_text = str in options and bool not in options  # a setting that accepts both has `off` and `no` as booleans
         # `null` is a valid text; an empty value is missing.
-        if node.tag == _NULL and not (keeps_text and node.value):
-            self._reject_null(node, schema, key)
+        if node.tag == _NULL and not (accepts_text and node.value):
+            self._check_null(node, schema, key)
             return None
         reads_number = node.tag in _NUMBERS and bool(options & {int, float})
-        if keeps_text and not reads_number:
+        if accepts_text and not reads_number:
             return str(node.value)
         try:
             value = self.loader.construct_object(node)
@@ -183,8 +187,8 @@ class _SettingsBuilder:
             raise InputError(f"{self._location(node)}: {key} is not a valid value ({one_line(error, 100)}); change it") from None
         return value if isinstance(value, (bool, int, float, str)) else str(node.value)  # a date stays text
 
-    def _reject_null(self, node: ScalarNode, schema: Any, key: str) -> None:
-        """Reject a missing value, except of an empty document (as `---`) and of a flag."""
+    def _check_null(self, node: ScalarNode, schema: Any, key: str) -> None:
+        """Check that a null is allowed: only as an empty document, such as `---`, or as the value of a flag."""
         may_be_flag = schema is Any and "." not in key  # as `resume`, which --print_config prints as null
         if key and not may_be_flag:
             raise InputError(f"{self._location(node)}: {key} is {node.value or 'empty'}; give it a value, or remove it")

@@ -113,7 +113,7 @@ def _find_map(folder: Path, modality: str) -> Path | None:
 
 
 def map_files(root: Path, labels: Labels, modality: str) -> list[Path]:
-    """The file of one map for every row of the table.
+    """For each row of the table, the file of its map of `modality`.
 
     Raises:
         InputError: as `stat_map_files`.
@@ -122,7 +122,7 @@ def map_files(root: Path, labels: Labels, modality: str) -> list[Path]:
 
 
 def stat_map_files(root: Path, labels: Labels, modality: str) -> Iterator[tuple[str, os.stat_result]]:
-    """The path and the status of the file of one map for every row of the table.
+    """For each row of the table, the path of its map of `modality` and the result of `os.stat`.
 
     Each start of a training looks at every file, so this function makes few system calls: one per row, or two if the files have
     the names of the original project.

@@ -40,7 +40,7 @@ class PackInfo:
     crc32: NonNegativeInt
 
 
-class CorruptPack(Exception):
+class UnusablePack(Exception):
     """A pack is missing or damaged; the message describes the damage."""
 
 
@@ -112,7 +112,7 @@ def open_pack(folder: Path, modality: str, source: Callable[[int], Path]) -> tup
         source: row to the file of the map.
 
     Raises:
-        CorruptPack: a file is missing or unreadable, the file of maps has the wrong size, or its header, the checksums or the
+        UnusablePack: a file is missing or unreadable, the file of maps has the wrong size, or its header, the checksums or the
             digest do not match `info.json`. The maps themselves are not checked here.
     """
     path = folder / f"{modality}.npy"
@@ -123,13 +123,13 @@ def open_pack(folder: Path, modality: str, source: Callable[[int], Path]) -> tup
         with path.open("rb") as file:
             header = file.read(maps.offset)
     except OSError as error:
-        raise CorruptPack(f"{Path(error.filename or path).name}: {error.strerror}") from None
+        raise UnusablePack(f"{Path(error.filename or path).name}: {error.strerror}") from None
     except (ValueError, EOFError, InputError) as error:
-        raise CorruptPack(one_line(error)) from None
+        raise UnusablePack(one_line(error)) from None
     if _checksum(header, checksums, info.digest) != info.crc32:
-        raise CorruptPack("its metadata do not match their checksum")
+        raise UnusablePack("its metadata do not match their checksum")
     if path.stat().st_size != maps.offset + maps.nbytes or len(checksums) != len(maps):
-        raise CorruptPack(f"the size of {path.name} or the number of checksums does not match its header")
+        raise UnusablePack(f"the size of {path.name} or the number of checksums does not match its header")
     return PackReader(maps, checksums, source, modality), info.digest
 
 
@@ -157,5 +157,5 @@ def write_metadata(folder: Path, header: bytes, checksums: np.ndarray, digest: s
 
 
 def _checksum(header: bytes, checksums: np.ndarray, digest: str) -> int:
-    """CRC-32 of the metadata, which include the digest: runs and models identify their data by it."""
+    """CRC-32 of the metadata, including the digest, because runs and models identify their data by the digest."""
     return zlib.crc32(digest.encode(), zlib.crc32(checksums.tobytes(), zlib.crc32(header)))

@@ -125,7 +125,7 @@ def _assign_groups(classes: np.ndarray, num_slots: int, rng: np.random.Generator
     unlabelled = np.diff(due) > 0
     in_turn = rng.permutation(np.flatnonzero(groups != MISSING))
     group_of_slot = np.empty(num_slots, int)
-    group_of_slot[unlabelled] = np.flatnonzero(groups == MISSING)[:1]
+    group_of_slot[unlabelled] = 0  # MISSING is negative, so its group is the first; without it, no slot is `unlabelled`
     group_of_slot[~unlabelled] = np.resize(in_turn, int(np.sum(~unlabelled)))
     return group_of_slot
 

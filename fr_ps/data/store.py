@@ -12,7 +12,7 @@ import numpy as np
 from fr_ps.cache import cache_folder, remove
 from fr_ps.data.labels import Labels
 from fr_ps.data.layout import CHANNELS, map_files, read_map, stat_map_files
-from fr_ps.data.pack import CorruptPack, PackReader, open_pack, write_pack
+from fr_ps.data.pack import UnusablePack, PackReader, open_pack, write_pack
 from fr_ps.errors import InputError
 from fr_ps.files import atomic_folder, remove_stale_temp, translate_write_errors
 from fr_ps.locks import LOCK_FILE, file_lock
@@ -104,13 +104,13 @@ def _open_or_pack(root: Path, labels: Labels, modality: str, advance: OnProgress
     def source(row: int) -> Path:
         return map_files(root, labels.subset(np.array([row])), modality)[0]
 
-    with suppress(CorruptPack):  # then tried again under the lock: another process may have written the pack meanwhile
+    with suppress(UnusablePack):  # then tried again under the lock: another process may have written the pack meanwhile
         return open_pack(folder, modality, source)
     with file_lock(packs), translate_write_errors(folder):
         if folder.exists():
             try:
                 return open_pack(folder, modality, source)
-            except CorruptPack as damage:
+            except UnusablePack as damage:
                 echo(f"cache: {folder} is damaged ({damage}); packing the {modality} maps again", sys.stderr)
                 remove(folder)
         remove_stale_temp(packs)
@@ -120,7 +120,7 @@ def _open_or_pack(root: Path, labels: Labels, modality: str, advance: OnProgress
                 remove(other)
         try:
             return open_pack(folder, modality, source)
-        except CorruptPack as damage:
+        except UnusablePack as damage:
             raise InputError(
                 f"{folder}: unreadable after writing ({damage}); check the disk, or set FR_PS_CACHE to another folder"
             ) from None

@@ -23,7 +23,9 @@ class GradientWeighting(Weighting):
     Adversarial part: the gradient of the adversarial losses, projected onto the directions in which no task loss rises, times
     min(1, |d| / |sum_i g_i|). So every task loss falls at least as much as along d alone. Without the factor the adversaries
     would dominate where d is short: MGDA's d can be far shorter than every gradient (0 for opposite ones), Aligned-MTL's as short
-    as the smallest principal component. In float32 a d below about 1e-4 of the longest gradient is partly rounding noise.
+    as the smallest principal component.
+
+    The gradients are in float32: if |d| is below about 1e-4 of the longest gradient, d is partly rounding noise.
 
     The layers after the maps (separation, heads, discriminators, classifier weights) get the gradients of the constant weights:
     with the method's weights, MGDA would train the head with the longest gradient hardly at all, and Aligned-MTL could train a

@@ -24,7 +24,7 @@ class LossOutput(NamedTuple):
         tasks: task to its loss before weighting.
         diagnostics: without gradient. `norm/mean`, `norm/clamped` and, if there is one, `loss/contrastive` are of the fused
             identity embedding. `norm/penalty` is the penalty in the identity loss. If branches have losses, it is the mean over
-            the fused embedding and those of the branches. The task weighting subtracts it.
+            the fused embedding and those of the branches. Some task weightings subtract it.
     """
 
     total: Tensor

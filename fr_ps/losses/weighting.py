@@ -31,7 +31,7 @@ class Weighting(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, losses: Mapping[str, Tensor], shared: Sequence[Tensor], penalties: Penalties = NO_PENALTIES) -> Tensor:
-        """The total of `losses`, which may lack some tasks, for one `backward`.
+        """The total of `losses`, in which tasks may be absent. Call `backward` on it once.
 
         Args:
             losses: task to its loss, a scalar, including the penalty.

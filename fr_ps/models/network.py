@@ -39,7 +39,7 @@ class NetworkOutput(NamedTuple):
     def gathered(self) -> "NetworkOutput":
         """The outputs of the sessions of all processes (`gather_rows`). The maps in `shared` stay those of this process."""
         own = [self.embedding, *self.logits.values(), *self.adversarial.values(), *self.branch_embeddings.values()]
-        # In the order of `own`, in which the fields below take them.
+        # In the order of `own`, in which the fields below take them. As the last argument of `zip`, the iterator loses no part.
         parts = iter(gather_rows(torch.cat(own, dim=1)).split([tensor.shape[1] for tensor in own], dim=1))
         return self._replace(
             embedding=next(parts),
@@ -196,16 +196,7 @@ class FaceNetwork(nn.Module):
             maps: the maps that they were made from, for the linear embedding.
             present: as in `forward`.
         """
-        shared = next(iter(features.values())).shared
-        # Created on the device: a copy from the CPU would wait for it.
-        available = [shared.new_full((shared.shape[0],), name in features, dtype=torch.bool) for name in self.branches]
-        used = torch.stack(available, dim=1)
-        if present is not None:
-            repeated = present.repeat(2, 1) if self._is_flip_averaging else present
-            columns = [
-                repeated[:, self.modalities.index(name)] if name != JOINT else repeated.any(dim=1) for name in self.branches
-            ]
-            used = used & torch.stack(columns, dim=1)
+        used = self._used_branches(features, present)
         logits = {task: head(self._task_embeddings(task, features, used), used) for task, head in self.heads.items()}
         embeddings = self._task_embeddings(IDENTITY, features, used)
         scaled = [self._scaled(name, embedding) for name, embedding in zip(self.branches, embeddings)]
@@ -216,6 +207,17 @@ class FaceNetwork(nn.Module):
         if self.linear is not None and not self.training:
             embedding, logits = self._with_linear_part(self.linear, embedding, logits, maps, present)
         return NetworkOutput(embedding, logits, {}, {}, {})
+
+    def _used_branches(self, features: Mapping[str, Features], present: Tensor | None) -> Tensor:
+        """(rows of `features`, branches) bool, whether the branch has features and, with `present`, the session has its map."""
+        shared = next(iter(features.values())).shared
+        # Created on the device: a copy from the CPU would wait for it.
+        available = [shared.new_full((shared.shape[0],), name in features, dtype=torch.bool) for name in self.branches]
+        if present is None:
+            return torch.stack(available, dim=1)
+        of_row = present.repeat(2, 1) if self._is_flip_averaging else present
+        has_map = [of_row.any(dim=1) if name == JOINT else of_row[:, self.modalities.index(name)] for name in self.branches]
+        return torch.stack(available, dim=1) & torch.stack(has_map, dim=1)
 
     def _with_linear_part(
         self,

@@ -39,7 +39,7 @@ class _StoredRun:
 
     Attributes:
         card: content of `run.json`, the file that describes the run.
-        parent: ids of the run in MLflow.
+        parent: ids of the run in MLflow, in which it is the parent of the trials' runs.
         folder: run folder.
     """
 
@@ -83,7 +83,7 @@ def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
             if run is not None:
                 _supervise_workers(search, run)
                 finish_search(search, run)
-    return search.parent.mlflow_id
+    return search.study_run.mlflow_id
 
 
 def _open_or_create_study(spec: StudySpec, digest: str, workers: int, runs: Path) -> RunningSearch:
@@ -173,7 +173,7 @@ def _supervise_workers(search: RunningSearch, run: Run | None) -> None:
     if search.all_finished:
         return
     logs = run.folder if run is not None else search.runs / f"{search.run_info.id}-helpers"
-    job = spec.as_json() | {"parent": asdict(search.parent), "threads": search.threads, "began": time.time()}
+    job = spec.as_json() | {"parent": asdict(search.study_run), "threads": search.threads, "began": time.time()}
     with progress("search", spec.max_trials, "trials") as advance:
         advance(finished)
         jobs = {logs / f"worker-{index}.log": job for index in range(search.workers)}

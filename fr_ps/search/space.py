@@ -181,12 +181,11 @@ def parent_assignments(dimension: Dimension, dimensions: Mapping[str, Dimension]
     """The assignments of the dimension's parents, and of their parents, in which it is active."""
     for values in itertools.product(*dimension.when.values()):
         parents = dict(zip(dimension.when, values))
-        for of_parents in itertools.product(*(parent_assignments(dimensions[parent], dimensions) for parent in parents)):
-            merged = dict(parents)
-            for given in of_parents:
-                merged |= given
-            # Two parents may have a common parent. Assignments that give it different values are left out.
-            if all(given.items() <= merged.items() for given in (parents, *of_parents)):
+        for ancestors in itertools.product(*(parent_assignments(dimensions[parent], dimensions) for parent in parents)):
+            assignments = [parents, *ancestors]
+            merged = {name: value for assignment in assignments for name, value in assignment.items()}
+            # Two parents may have a common parent. Combinations that give it different values are left out.
+            if all(assignment.items() <= merged.items() for assignment in assignments):
                 yield merged
 
 

@@ -121,7 +121,8 @@ def with_database_retries(call: Callable[[], Result]) -> Result:
                 return call()
         except (StorageInternalError, SQLAlchemyError) as error:
             reason = one_line(error, 200)
-        if received:  # their handlers did not raise: those of `run_workers` only record the signal
+        # Reached if `call` failed. The handlers of the received signals did not raise: those of `run_workers` only record them.
+        if received:
             raise KeyboardInterrupt if signal.SIGINT in received else SystemExit(128 + received[0])
         if time.monotonic() - started > _RETRY_SECONDS:
             raise DatabaseUnreachableError(

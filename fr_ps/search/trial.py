@@ -35,7 +35,7 @@ TRIAL_TAG = "fr_ps.trial"
 _EPOCH_METRIC = "train/bad_steps"
 """A metric that every epoch of a training logs, unlike the losses: an epoch in which all steps were skipped logs no loss."""
 _DELIVERY_TIMEOUT = 3.0
-"""A trial that ends waits for the delivery of its events until MLflow has acknowledged none for this number of seconds.
+"""At its end, a trial waits for the delivery of its events. The wait ends after this many seconds without an acknowledgement.
 
 Undelivered events are sent later. When all trials have ended, the leader sends those of the trials on its machine. For trials on
 another machine, the user runs `fr-ps sync` there.
@@ -156,7 +156,7 @@ def _train_in_run(context: WorkerContext, trial: optuna.Trial, params: dict[str,
         run.set_tags({TRIAL_TAG: str(trial.number), "fr_ps.study": context.study.study_name, f"{TRIAL_TAG}_state": "running"})
         try:
             result = _train_or_copy(context, trial, params, run)
-        except (KeyboardInterrupt, SystemExit, DiskFullError, DatabaseUnreachableError):
+        except (KeyboardInterrupt, SystemExit, DiskFullError, DatabaseUnreachableError, UpdateFinishedTrialError):
             run.set_tags({f"{TRIAL_TAG}_state": "stopped"})
             raise
         note = markdown_lines([f"trial {trial.number}: {result.outcome}. {result.reason}"])
@@ -179,12 +179,21 @@ def _open_run(context: WorkerContext, trial: optuna.Trial) -> AbstractContextMan
     earlier = trial_run_id(trial)
     folder = context.runs / earlier
     if earlier and (folder / RUN_INFO_FILE).is_file() and not is_locked(folder):
-        return resume_run(folder, context.echo, _DELIVERY_TIMEOUT, system_metrics, interrupt_ends_wait=False)
+        return resume_run(
+            folder, context.echo, timeout=_DELIVERY_TIMEOUT, system_metrics=system_metrics, interrupt_ends_wait=False
+        )
     run_id = new_run_id()
     with_database_retries(lambda: _set_attributes(trial, {RUN: run_id, HOST: socket.gethostname()}))
     name = f"{context.study.study_name}-{trial.number:03d}"
     return start_run(
-        name, context.runs, context.echo, context.parent, _DELIVERY_TIMEOUT, run_id, system_metrics, interrupt_ends_wait=False
+        name,
+        context.runs,
+        context.echo,
+        parent=context.parent,
+        timeout=_DELIVERY_TIMEOUT,
+        run_id=run_id,
+        system_metrics=system_metrics,
+        interrupt_ends_wait=False,
     )
 
 

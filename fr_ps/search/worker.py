@@ -87,8 +87,8 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
         slots = _run_next_trial(context, start_new)
         if slots is None:  # a trial was run
             continue
-        # Wait while another worker runs a trial, because it may need a retry. If new trials may start, a trial in `slots.ready`
-        # runs too, since another worker acquired it meanwhile. If none may start, no worker will run those in `slots.ready`.
+        # There was no trial to acquire. While another worker runs one, wait: it may need a retry. If new trials may start,
+        # `slots.ready` counts as running: other workers were faster to acquire its trials. If none may start, it does not count.
         others_run = slots.running or (start_new and slots.ready)
         if not others_run:
             return

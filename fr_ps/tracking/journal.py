@@ -89,7 +89,7 @@ _DATA_TYPES: dict[EventKind, Any] = {
 }
 """Kind of an event to the type of its data."""
 _LINE_TYPES = {kind: make_dataclass("_Line", [("data", data)]) for kind, data in _DATA_TYPES.items()}
-"""Kind of an event to a class with the field `data` only, by which `parse_json` checks the data once the kind is known."""
+"""For each kind of event, a class whose only field is `data`. Once the kind is known, `parse_json` checks the data against it."""
 
 
 class Journal:

@@ -165,7 +165,7 @@ class BatchLoader:
         """(subjects,) number of training sessions of each subject, in the order of `subjects`."""
         return torch.bincount(self.targets["identity"], minlength=len(self.subjects))
 
-    def class_counts(self, classes: Mapping[str, int]) -> dict[str, Tensor]:
+    def trained_class_counts(self, classes: Mapping[str, int]) -> dict[str, Tensor]:
         """Attribute to its (classes,) number of training samples, for the attributes with samples of two classes or more."""
         counts = {
             task: torch.bincount(self.targets[task][self.targets[task] >= 0], minlength=classes[task]) for task in ATTRIBUTES

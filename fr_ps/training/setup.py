@@ -64,7 +64,7 @@ def build_setup(
         fusion=config.fusion.name,
         size=dataset.store.map_size,
         classes=classes,
-        trained=tuple(loader.class_counts({task: len(groups) for task, groups in classes.items()})),
+        trained=tuple(loader.trained_class_counts({task: len(groups) for task, groups in classes.items()})),
         provenance={"data_digest": dataset.store.digest}
         | {"git_commit" if name == "commit" else name: value for name, value in code_versions().items()},
         joint=config.joint,

@@ -156,7 +156,7 @@ def build_train_state(setup: TrainingSetup, loader: BatchLoader, network: FaceNe
     """Losses, optimizer, EMA and trackers for `network`, at epoch 0."""
     config = setup.config
     device = next(network.parameters()).device
-    counts = loader.class_counts(setup.info.num_classes())
+    counts = loader.trained_class_counts(setup.info.num_classes())
     losses = build_losses(
         config.loss,
         network.embedding_size,

@@ -185,7 +185,8 @@ class Trainer:
         for batch in batches:
             losses.append(self.forward_backward(batch, is_first=not losses, accumulated=accumulated))
             sessions += len(next(iter(batch.targets.values())))
-        # Each process has the network's gradient of its own rows only, but the whole gradient of the parameters of the losses.
+        # The network ran on this process's own sessions only, so its gradients are summed over the processes. The losses ran on
+        # the outputs of all sessions, so their gradients are equal, up to rounding; averaging keeps them identical.
         sum_gradients(self.network_parameters)
         average_gradients(self.loss_parameters)
         if state.scaler.is_enabled():

@@ -103,6 +103,24 @@ def test_an_error_outside_the_training_leaves_the_trial_running(
     assert states[-1] == "stopped"
 
 
+def test_the_run_of_a_trial_whose_lease_expired_is_not_marked_as_running(
+    context: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(*_: Any, on_epoch: Any) -> None:
+        (trial,) = context.study.get_trials()
+        context.storage.rdb.set_trial_state_values(trial._trial_id, TrialState.FAIL)  # as another worker does after the lease
+        on_epoch(1, Metrics({OBJECTIVE: 0.5}))
+
+    monkeypatch.setattr("fr_ps.search.trial.fit", fit)
+    number, slots = acquire(context.storage, context.study, 9)
+    assert number is not None
+    assert run_trial(context, number, slots.slot_of(number)) is None
+    (trial,) = context.study.get_trials()
+    journal = context.runs / trial_run_id(trial) / JOURNAL_FILE
+    states = [event.data["fr_ps.trial_state"] for _, event in read_events(journal) if "fr_ps.trial_state" in event.data]
+    assert states == ["running", "stopped"]
+
+
 def test_with_several_objectives_a_resumed_trial_continues_its_epochs(
     context: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
