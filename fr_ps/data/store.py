@@ -12,7 +12,7 @@ import numpy as np
 from fr_ps.cache import cache_folder, remove
 from fr_ps.data.labels import Labels
 from fr_ps.data.layout import CHANNELS, map_files, read_map, stat_map_files
-from fr_ps.data.pack import UnusablePack, PackReader, open_pack, write_pack
+from fr_ps.data.pack import PackReader, UnusablePack, open_pack, write_pack
 from fr_ps.errors import InputError
 from fr_ps.files import atomic_folder, remove_stale_temp, translate_write_errors
 from fr_ps.locks import LOCK_FILE, file_lock
