@@ -15,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from docstring_parser import parse
 
 from fr_ps.arguments import Parser
-from fr_ps.commands import COMMAND_MODULES, load_command
+from fr_ps.commands import COMMAND_ENTRIES, load_command
 from fr_ps.config import Config, PrepareConfig, SearchConfig
 from fr_ps.errors import InputError
 
@@ -141,7 +141,7 @@ def commands_page() -> str:
         "| 2 | bad input or settings: one line that names the file, row or key and the remedy |",
         "| 130, 143 | Ctrl-C, SIGTERM: after the step is finished and a checkpoint is written; a second Ctrl-C stops at once |",
     ]
-    for name, (text, _) in COMMAND_MODULES.items():
+    for name, (text, _) in COMMAND_ENTRIES.items():
         lines += ["", f"## {name}", "", text[0].upper() + text[1:] + "."]
         parser = Parser(prog=f"fr-ps {name}")
         load_command(name).add_arguments(parser)

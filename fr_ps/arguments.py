@@ -148,7 +148,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     command = " ".join(tokens[:depth])
     trees = {file: _read_config(Path(file)) for file in config_files}
     if command == "search":
-        trees = _merge_base(trees, tokens)
+        trees = _put_base_first(trees, tokens)
     # The settings of the files are passed as JSON text, which `--config` of jsonargparse accepts in place of a file name. Flags
     # come after them and override them.
     config_flags = [f"--config={json.dumps(_select_settings(tree, command, file))}" for file, tree in trees.items()]
@@ -200,7 +200,7 @@ def _normalize_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 def _extract_resume(argv: Sequence[str]) -> tuple[list[str], Path | None]:
     """The arguments without `--resume RUN`, and the folder of that run.
 
-    For `--resume` without RUN it is the folder of the last interrupted training, and without the flag None.
+    The folder is None without the flag. For `--resume` without RUN it is that of the last interrupted training.
     """
     tokens: list[str] = []
     folder = None
@@ -221,7 +221,7 @@ def _extract_resume(argv: Sequence[str]) -> tuple[list[str], Path | None]:
     return tokens, folder
 
 
-def _merge_base(trees: dict[str, dict[str, Any]], tokens: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _put_base_first(trees: dict[str, dict[str, Any]], tokens: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The settings by config file (`trees`), with the file of the base training first.
 
     The base is the last `--base` flag; without one, the last `base` in the files.

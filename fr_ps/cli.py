@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fr_ps import __version__
-from fr_ps.commands import COMMAND_GROUPS, COMMAND_MODULES, load_command
+from fr_ps.commands import COMMAND_ENTRIES, COMMAND_GROUPS, load_command
 from fr_ps.errors import InputError
 from fr_ps.help_text import did_you_mean, entry
 from fr_ps.process import run_main, unredacted_output
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     An internal error propagates (exit code 1, with a traceback). SIGTERM raises SystemExit(143).
     """
-    user_texts: list[str] = []
+    user_texts: list[str] = []  # filled by `run`; `run_main` reports an OSError about a path among them as bad input
 
     def run() -> None:
         with unredacted_output():  # --print_config prints settings as input for another run
@@ -53,10 +53,10 @@ def parse_command_line(argv: Sequence[str]) -> "Namespace":
     if name in ("-h", "--help", "--help-all", "--version"):
         print(f"fr-ps {__version__}" if name == "--version" else overview(), end="\n" if name == "--version" else "")
         raise SystemExit(0)
-    if name not in COMMAND_MODULES:
+    if name not in COMMAND_ENTRIES:
         given = f"{name}: no such command" if name else "no command given"
-        meant = did_you_mean(name, COMMAND_MODULES)
-        raise InputError(f"{given}; {meant}expected one of {', '.join(COMMAND_MODULES)} (or see fr-ps --help)")
+        meant = did_you_mean(name, COMMAND_ENTRIES)
+        raise InputError(f"{given}; {meant}expected one of {', '.join(COMMAND_ENTRIES)} (or see fr-ps --help)")
     from fr_ps.arguments import Parser, parse
 
     parser, subparser = Parser(prog="fr-ps"), Parser()

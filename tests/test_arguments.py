@@ -11,7 +11,7 @@ import yaml
 
 from fr_ps.arguments import Parser, training_config
 from fr_ps.cli import main, parse_command_line
-from fr_ps.commands import COMMAND_MODULES, load_command
+from fr_ps.commands import COMMAND_ENTRIES, load_command
 from fr_ps.config import BACKBONES, Attribute, Config, DataConfig, OptimConfig, PrepareConfig, SearchConfig, to_dict
 from fr_ps.errors import InputError
 from tests.foreign import MARKUP_LIKE_TEXTS
@@ -590,7 +590,7 @@ FLAGS = {
 
 def test_the_list_of_number_flags_is_complete() -> None:
     found = set()
-    for command in COMMAND_MODULES:
+    for command in COMMAND_ENTRIES:
         declared = Parser()
         load_command(command).add_arguments(declared)
         for action in declared._actions:

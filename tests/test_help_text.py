@@ -9,7 +9,7 @@ import pytest
 
 from fr_ps.arguments import Parser
 from fr_ps.cli import main, overview
-from fr_ps.commands import COMMAND_GROUPS, COMMAND_MODULES, load_command
+from fr_ps.commands import COMMAND_ENTRIES, COMMAND_GROUPS, load_command
 from fr_ps.help_text import help_text
 
 BLOCKED_IMPORTS = """
@@ -55,7 +55,7 @@ def test_help_of_train_is_short_and_help_all_explains_every_setting(capsys):
     assert all(re.search(rf"^  {re.escape(flag)}(\s|$)", whole, re.MULTILINE) for flag in flags)
 
 
-@pytest.mark.parametrize("command", COMMAND_MODULES)
+@pytest.mark.parametrize("command", COMMAND_ENTRIES)
 def test_help_has_all_flags_of_a_command_in_100_columns(command):
     parser = Parser()
     load_command(command).add_arguments(parser)
@@ -69,8 +69,8 @@ def test_help_has_all_flags_of_a_command_in_100_columns(command):
 
 
 def test_the_overview_has_every_command_in_one_group():
-    assert len(COMMAND_MODULES) == sum(map(len, COMMAND_GROUPS.values()))
-    assert all(f"\n  {name} " in overview() for name in COMMAND_MODULES)
+    assert len(COMMAND_ENTRIES) == sum(map(len, COMMAND_GROUPS.values()))
+    assert all(f"\n  {name} " in overview() for name in COMMAND_ENTRIES)
 
 
 @pytest.mark.parametrize(

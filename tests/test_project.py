@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from fr_ps.cli import main
-from fr_ps.commands import COMMAND_MODULES
+from fr_ps.commands import COMMAND_ENTRIES
 from fr_ps.config.yaml_files import read_settings
 from fr_ps.errors import DiskFullError
 from fr_ps.files import write_atomic
@@ -28,7 +28,7 @@ def test_a_project_folder_has_every_shipped_experiment(tmp_path, capsys):
     assert {path.relative_to(folder / "experiments") for path in (folder / "experiments").rglob("*.yaml")} == shipped
     assert read_settings(folder / "experiments" / "synthetic.yaml")
     project = yaml.safe_load((folder / "MLproject").read_text())
-    assert COMMAND_MODULES.keys() <= project["entry_points"].keys()
+    assert COMMAND_ENTRIES.keys() <= project["entry_points"].keys()
     assert (folder / project["conda_env"]).is_file()
     assert "/runs/" in (folder / ".gitignore").read_text().split()
 

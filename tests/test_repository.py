@@ -19,7 +19,7 @@ import yaml
 from fr_ps import __version__
 from fr_ps.arguments import training_config
 from fr_ps.cli import parse_command_line
-from fr_ps.commands import COMMAND_MODULES, load_command
+from fr_ps.commands import COMMAND_ENTRIES, load_command
 from fr_ps.config import SYNTHETIC_ROOT, Config, ModelConfig
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.data.layout import CHANNELS
@@ -69,22 +69,22 @@ def test_an_experiment_trains_at_tiny_size(name, prepared, tmp_path, undrawn):
 
 def test_every_command_is_an_entry_point_of_mlproject():
     project = yaml.safe_load((ROOT / "MLproject").read_text())
-    assert project["entry_points"].keys() == COMMAND_MODULES.keys() | {"main", "resume"}
+    assert project["entry_points"].keys() == COMMAND_ENTRIES.keys() | {"main", "resume"}
     for name, entry in project["entry_points"].items():
         words = entry["command"].split()
         assert words[:3] == ["python", "-m", "fr_ps"]
-        assert words[3] in COMMAND_MODULES
+        assert words[3] in COMMAND_ENTRIES
         assert words[3] == {"main": "train", "resume": "train"}.get(name, name)
     assert project["entry_points"]["main"] == project["entry_points"]["train"]
     assert (ROOT / project["conda_env"]).is_file()
 
 
 def test_every_command_is_in_the_module_that_the_list_names():
-    for name, (text, module) in COMMAND_MODULES.items():
+    for name, (text, module) in COMMAND_ENTRIES.items():
         assert text
         assert load_command(name) is import_module(f"fr_ps.commands.{module}").COMMANDS[name]
     modules = {file.stem for file in (ROOT / "fr_ps" / "commands").glob("*.py")} - {"__init__"}
-    assert {name for module in modules for name in import_module(f"fr_ps.commands.{module}").COMMANDS} == COMMAND_MODULES.keys()
+    assert {name for module in modules for name in import_module(f"fr_ps.commands.{module}").COMMANDS} == COMMAND_ENTRIES.keys()
 
 
 def test_conda_installs_the_project_on_a_supported_python():

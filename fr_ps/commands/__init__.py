@@ -43,11 +43,11 @@ COMMAND_GROUPS = {
         "sync": ("deliver undelivered events to MLflow", "runs"),
     },
 }
-"""Title in `fr-ps --help` to its commands; command to its help text and its module in this package."""
-COMMAND_MODULES = {name: command for commands in COMMAND_GROUPS.values() for name, command in commands.items()}
+"""Title in `fr-ps --help` to a mapping from each of its commands to (help text, module in this package)."""
+COMMAND_ENTRIES = {name: command for commands in COMMAND_GROUPS.values() for name, command in commands.items()}
 
 
 def load_command(name: str) -> "Command":
     """Import the command `name`."""
-    command: Command = import_module(f"fr_ps.commands.{COMMAND_MODULES[name][1]}").COMMANDS[name]
+    command: Command = import_module(f"fr_ps.commands.{COMMAND_ENTRIES[name][1]}").COMMANDS[name]
     return command

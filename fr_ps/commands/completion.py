@@ -5,7 +5,7 @@ from typing import Literal
 from jsonargparse import Namespace
 
 from fr_ps.arguments import Command, Parser
-from fr_ps.commands import COMMAND_MODULES, load_command
+from fr_ps.commands import COMMAND_ENTRIES, load_command
 from fr_ps.process import unredacted_output
 from fr_ps.progress import echo
 
@@ -21,7 +21,7 @@ def _add_completion_arguments(completion: Parser) -> None:
 def _completion(arguments: Namespace) -> None:
     parser = Parser(prog="fr-ps")
     commands = parser.add_subcommands(dest="command")
-    for name, (text, _) in COMMAND_MODULES.items():
+    for name, (text, _) in COMMAND_ENTRIES.items():
         command = Parser()
         commands.add_subcommand(name, command, help=text)
         load_command(name).add_arguments(command)

@@ -28,7 +28,7 @@ def _add_train_arguments(train: Parser) -> None:
         help="number of processes on this machine that train together, for example one per GPU",
     )
     add_switch(train, "allow_changed", "with --resume: allow changed settings or data, and record the changes")
-    train.add_class_arguments(Config, None)  # None: without a prefix, as --optim.lr
+    train.add_class_arguments(Config, None)  # None: no prefix before the names of settings
 
 
 def _train(arguments: Namespace) -> None:
@@ -44,7 +44,7 @@ def _train(arguments: Namespace) -> None:
     if not arguments.resume:
         check_trains_selected_metric(config)
     starts_torchrun = (arguments.processes or 1) > 1 and not under_torchrun
-    if not starts_torchrun:  # else torchrun runs this command in each process, and the main one prints the notes
+    if not starts_torchrun:  # else torchrun runs this command in each process; `echo` prints in the main one only
         for setting, condition in inactive_settings(config):
             echo(f"note: {setting} has no effect; it applies only if {condition.text}")
     if arguments.allow_changed and not arguments.resume:
@@ -56,7 +56,7 @@ def _train(arguments: Namespace) -> None:
     folder = RUNS_FOLDER / arguments.resume if arguments.resume else None
     if folder:
         echo(f"resuming run {folder.name}")
-    is_main = not under_torchrun or os.environ["RANK"] == "0"
+    is_main = not under_torchrun or os.environ["RANK"] == "0"  # `is_main_process` would import torch
     changed = changed_settings(folder, config, arguments.allow_changed) if folder and is_main else {}
 
     from fr_ps.distributed import is_main_process, process_group

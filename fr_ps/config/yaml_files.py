@@ -25,8 +25,10 @@ def read_settings(path: Path) -> dict[str, Any]:
     YAML 1.1 reads `off` and `no` as false, `null` as None and 2026-11-28 as a date. Here all keys, and the values of settings
     that are text or a choice, stay text. The value of any other setting becomes a boolean or a number if YAML 1.1 reads it as
     one. Otherwise it stays text, which jsonargparse converts to the type of the setting or rejects. A date therefore stays text.
-    So does `1e-3`, since a float of YAML 1.1 needs a dot (`1.0e-3`); jsonargparse makes it 0.001. Null is None only for a key
-    that is no setting, as `resume: null`, which --print_config prints.
+    So does `1e-3`, since a float of YAML 1.1 needs a dot (`1.0e-3`); jsonargparse makes it 0.001.
+
+    `null` stays text for a setting that accepts text, and is an error for any other setting. For a key that is no setting, such
+    as `resume: null`, which --print_config prints, it is None.
 
     Raises:
         InputError: the file is missing, unreadable, too large or not YAML, a key is repeated, or a setting has no value.
@@ -150,8 +152,8 @@ class _SettingsBuilder:
 
         Args:
             node: of the whole file, a group of settings, or a setting.
-            schema: its type hint (of a group, the class), `_SearchValue`, `_SETTINGS`, `_SPACE` or `_CONDITION`.
-            key: its name, for errors, as `optim` or `optim.lr`; empty for the whole file.
+            schema: the type hint of `node` (for a group, its class), a `_SearchValue`, or `_SETTINGS`, `_SPACE` or `_CONDITION`.
+            key: the name of `node` for errors, such as `optim` or `optim.lr`; empty for the whole file.
         """
         if isinstance(node, ScalarNode):
             return self._scalar(node, schema, key)
@@ -188,8 +190,8 @@ class _SettingsBuilder:
         return value if isinstance(value, (bool, int, float, str)) else str(node.value)  # a date stays text
 
     def _check_null(self, node: ScalarNode, schema: Any, key: str) -> None:
-        """Check that a null is allowed: only as an empty document, such as `---`, or as the value of a flag."""
-        may_be_flag = schema is Any and "." not in key  # as `resume`, which --print_config prints as null
+        """Check that a null is allowed: only as an empty document, such as `---`, or as the value of a key that is no setting."""
+        may_be_flag = schema is Any and "." not in key  # such as `resume`, which --print_config prints as null
         if key and not may_be_flag:
             raise InputError(f"{self._location(node)}: {key} is {node.value or 'empty'}; give it a value, or remove it")
 

@@ -15,8 +15,8 @@ def pk_batches(
 
     Subjects are sampled round-robin, so each is seen equally often, whatever its number of sessions; the sessions of a subject
     likewise. A subject with fewer than K sessions repeats some in a batch. If a subject's number of sessions is
-    not a multiple of K, its rounds of sessions begin within a batch, which can then contain one of its sessions twice. With fewer
-    than P subjects, a batch contains all of them.
+    not a multiple of K, a pass over its sessions can end, and the next begin, within a batch, which can then contain a session
+    twice. With fewer than P subjects, a batch contains all of them.
 
     Args:
         identities: (n,) the subject of each row.
@@ -150,10 +150,10 @@ def _fill_batches(
     num_subjects = int(subject_of.max()) + 1
     group_and_subject, member_of = np.unique(group_of * num_subjects + subject_of, return_inverse=True)
     group_of_member = group_and_subject // num_subjects
-    rows_of = np.split(np.argsort(member_of, kind="stable"), np.cumsum(np.bincount(member_of))[:-1])
+    rows_of_member = np.split(np.argsort(member_of, kind="stable"), np.cumsum(np.bincount(member_of))[:-1])
     num_groups = slots_per_group.shape[1]
     member_queues = [_RoundRobin(np.flatnonzero(group_of_member == group), rng) for group in range(num_groups)]
-    row_queues = [_RoundRobin(rows, rng) for rows in rows_of]
+    row_queues = [_RoundRobin(rows, rng) for rows in rows_of_member]
     batches = []
     for counts in slots_per_group.tolist():
         chosen = [member for queue, count in zip(member_queues, counts, strict=True) for member in queue.take_distinct(count)]

@@ -23,8 +23,9 @@ class LossOutput(NamedTuple):
         total: the weighted sum of the losses, from the task weighting; `backward` is called on it.
         tasks: task to its loss before weighting.
         diagnostics: without gradient. `norm/mean`, `norm/clamped` and, if there is one, `loss/contrastive` are of the fused
-            identity embedding. `norm/penalty` is the penalty in the identity loss. If branches have losses, it is the mean over
-            the fused embedding and those of the branches. Some task weightings subtract it.
+            identity embedding. `norm/penalty` is the part of the identity loss that depends on the norms only
+            (`MarginLoss.penalty`). If branches have losses, it is the mean over the fused embedding and those of the branches.
+            `Weighting` states which weightings leave it out of the size of the loss.
     """
 
     total: Tensor

@@ -94,8 +94,9 @@ class UncertaintyWeighting(Weighting):
 class DynamicWeightAverage(Weighting):
     """More weight for a task whose loss falls more slowly: w_i = n exp(r_i / T) / sum_k exp(r_k / T).
 
-    r_i is the mean loss (without penalty) of the last epoch divided by that of the epoch before; it is 1 until two epochs had
-    that loss. n is the number of tasks. Liu, Johns, Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019.
+    r_i is the mean loss (without penalty) of the last epoch divided by that of the epoch before; it is 1 until the task
+    has had a loss in two epochs. n is the number of tasks. Liu, Johns, Davison, "End-to-End Multi-Task Learning with Attention",
+    CVPR 2019.
 
     Adversaries keep constant weights: a rising adversarial loss means that the network succeeds.
 

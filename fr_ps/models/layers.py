@@ -66,7 +66,7 @@ class FeatureSeparation(nn.Module):
     """Splits a feature map for one task: x -> (x_task, x_rest) with x_task + x_rest = x.
 
     x_task = (x * channel + x * spatial) / 2. For the channel scale (B, C, 1, 1), x is pooled by average and by maximum, each in
-    pyramids of 1, 2 and 3 bins a side; the sum of both passes through a bottleneck of 14 C / reduction values. For the spatial
+    pyramids of 1, 2 and 3 bins a side; both are added and pass through a bottleneck of 14 C / reduction values. For the spatial
     scale (B, 1, h, w), the maximum and the mean over channels pass through a 7 x 7 convolution.
 
     This is the attention-based feature decomposition of MTLFace (Huang, Zhang, Shan, "When Age-Invariant Face Recognition Meets

@@ -39,7 +39,7 @@ class NetworkOutput(NamedTuple):
     def gathered(self) -> "NetworkOutput":
         """The outputs of the sessions of all processes (`gather_rows`). The maps in `shared` stay those of this process."""
         own = [self.embedding, *self.logits.values(), *self.adversarial.values(), *self.branch_embeddings.values()]
-        # In the order of `own`, in which the fields below take them. As the last argument of `zip`, the iterator loses no part.
+        # In the order of `own`. Each `zip` below advances `parts` last, so it stops without taking a part of the next field.
         parts = iter(gather_rows(torch.cat(own, dim=1)).split([tensor.shape[1] for tensor in own], dim=1))
         return self._replace(
             embedding=next(parts),

@@ -94,9 +94,10 @@ def _reachable_configs(
 def _candidate_values(dimension: Dimension, base: Config) -> list[Value]:
     """Values of the dimension with which a condition is checked.
 
-    All choices; or both ends of a range of whole numbers or with a step; or only the upper end of a continuous range, because
-    conditions on numbers are "above 0", and a continuous range from 0 almost never gives exactly 0. Also the value of the base,
-    if some trials lack the dimension.
+    - Of choices: all.
+    - Of a range of whole numbers, or with a step: both ends.
+    - Of a continuous range: only the upper end. Conditions on numbers are "above 0", and a trial almost never gets exactly 0.
+    - If some trials lack the dimension: also the value of the base.
     """
     if dimension.choices:
         values: list[Value] = list(dimension.choices)

@@ -39,7 +39,7 @@ class _StoredRun:
 
     Attributes:
         card: content of `run.json`, the file that describes the run.
-        parent: ids of the run in MLflow, in which it is the parent of the trials' runs.
+        parent: ids of the run in MLflow, where the trials' runs are its children.
         folder: run folder.
     """
 

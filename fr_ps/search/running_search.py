@@ -20,7 +20,7 @@ class RunningSearch:
         spec: of the study.
         study: in the database.
         run_info: of the study's run, as it started.
-        study_run: ids of that run in MLflow, in which it is the parent of the trials' runs.
+        study_run: ids of that run in MLflow, where the trials' runs are its children.
         folder: of the study's run, on the machine where it started.
         workers: number of processes on this machine.
         runs: folder of the runs.

@@ -84,22 +84,22 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
     gc.freeze()  # makes `gc.collect` below faster: it skips the objects that exist now
     while True:
         start_new = not with_database_retries(lambda: hours_or_epochs_exhausted(spec, study, started_at))
-        slots = _run_next_trial(context, start_new)
-        if slots is None:  # a trial was run
+        ran, slots = _run_next_trial(context, start_new)
+        if ran:
             continue
-        # There was no trial to acquire. While another worker runs one, wait: it may need a retry. If new trials may start,
-        # `slots.ready` counts as running: other workers were faster to acquire its trials. If none may start, it does not count.
+        # While another worker runs a trial, wait: the trial may need a retry. `slots` was read before another worker took the
+        # trials in `slots.ready`, which run by now. Without `start_new` they do not count, because they may never start.
         others_run = slots.running or (start_new and slots.ready)
         if not others_run:
             return
         time.sleep(_POLL_SECONDS)
 
 
-def _run_next_trial(context: WorkerContext, start_new: bool) -> TrialSlots | None:
-    """Acquire a trial and run it.
+def _run_next_trial(context: WorkerContext, start_new: bool) -> tuple[bool, TrialSlots]:
+    """Acquire a trial and run it, if there is one.
 
     Returns:
-        None if a trial was run; the slots of all trials if there was none to acquire.
+        whether a trial was run, and the slots as they were before it was acquired.
     """
     storage, study = context.storage, context.study
     # A list and not a return value: `with_database_retries` may raise a deferred signal after `acquire` has succeeded, and the
@@ -114,14 +114,14 @@ def _run_next_trial(context: WorkerContext, start_new: bool) -> TrialSlots | Non
     try:
         slots = with_database_retries(acquire_next)
         if not acquired:
-            return slots
+            return False, slots
         (number,) = acquired
         result = run_trial(context, number, slots.slot_of(number))
         if result:
             context.echo(f"trial {number}: {result.outcome} {result.values or ''} {result.reason}")
         with_database_retries(lambda: remove_ended_checkpoints(study, context.runs))
         gc.collect()  # reference cycles hold the tensors of the training
-        return None
+        return True, slots
     except (KeyboardInterrupt, SystemExit, DiskFullError):
         for number in acquired:
             release(storage, study, number)

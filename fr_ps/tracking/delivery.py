@@ -185,7 +185,8 @@ class DeliveryThread(threading.Thread):
             else:
                 self.journal.wait(self.queue.delivered_bytes)
             if self.queue.delivered_bytes >= size:
-                self._closing.wait(_BATCH_DELAY)  # collects the events of several steps into one batch
+                # After a complete delivery, and after the arrival of new events: collect those of several steps into one batch.
+                self._closing.wait(_BATCH_DELAY)
 
     def _report(self, line: str) -> None:
         if not self._cancelled:

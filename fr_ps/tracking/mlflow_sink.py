@@ -104,9 +104,9 @@ class MlflowSink:
     def _verify_or_adopt_run(self, client: MlflowClient, mlflow_id: str) -> str | None:
         """Return `mlflow_id`, from `run.json`, if that MLflow run is this run or can be adopted; None if it is unavailable.
 
-        A run that `mlflow run` created for this process can be adopted: it has no `RUN_ID_TAG`, and did not end before this
-        run started. (It may have ended later: after an outage, the first delivery can come after the end of the command.) Name
-        and tag are set only on adoption, as the user may rename the run later.
+        An MLflow run that `mlflow run` created for this process is adopted if it has no `RUN_ID_TAG` and did not end before
+        this run started. (It may have ended later: after an outage, the first delivery can come after the end of the command.)
+        Name and tag are set only on adoption, as the user may rename the run later.
         """
         delivered = (self.folder / DELIVERED_FILE).exists()
         try:

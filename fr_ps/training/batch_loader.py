@@ -79,6 +79,7 @@ class BatchLoader:
         self.targets |= {task: torch.from_numpy(codes[:, column].astype(np.int64)) for column, task in enumerate(ATTRIBUTES)}
         if batch.balance == "class":
             _check_two_classes(batch.attribute, codes[:, ATTRIBUTES.index(batch.attribute)])
+        # A batch is split in its order (`own_rows`): equal numbers of subjects give each process whole subjects.
         if batch.balance == "none":
             _check_equal_shares(min(batch.people * batch.sessions, len(rows)), "sessions")
         else:
@@ -117,7 +118,7 @@ class BatchLoader:
                 maps = next_maps.result()
                 if number + 1 < len(batches):
                     next_maps = executor.submit(self._read, batches[number + 1])
-                yield self._augmented(maps, batches[number], epoch, number)
+                yield self._build_batch(maps, batches[number], epoch, number)
 
     def load(self, indices: np.ndarray, epoch: int, batch_number: int) -> Batch:
         """Load and augment one batch.
@@ -127,13 +128,13 @@ class BatchLoader:
             epoch: of the batch; part of the seed.
             batch_number: of the batch in the epoch, from 0; part of the seed.
         """
-        return self._augmented(self._read(indices), indices, epoch, batch_number)
+        return self._build_batch(self._read(indices), indices, epoch, batch_number)
 
     def _read(self, indices: np.ndarray) -> MapBatch:
         """The maps of this process's share of the sessions at (B,) `indices` into the training part."""
         return self.map_source.read(indices[own_rows(len(indices))])
 
-    def _augmented(self, maps: MapBatch, indices: np.ndarray, epoch: int, batch_number: int) -> Batch:
+    def _build_batch(self, maps: MapBatch, indices: np.ndarray, epoch: int, batch_number: int) -> Batch:
         """The batch of (B,) indices, augmented by random numbers of (seed, epoch, batch number).
 
         The random numbers are those of the whole batch, so that they do not depend on the number of processes.

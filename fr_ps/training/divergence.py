@@ -68,7 +68,7 @@ class NonFiniteGuard:
             _copy_into(of_type, torch.where(finite, _flatten(of_type), backup))
         skipped = (~finite).long()
         self._counts += skipped
-        self._counts[0] *= skipped
+        self._counts[0] *= skipped  # the consecutive ones: 0 after a step that is not skipped
         self._longest = torch.maximum(self._longest, self._counts[0])
         self._in_step = False
         return finite
@@ -93,7 +93,7 @@ class NonFiniteGuard:
 
     @property
     def most_consecutive(self) -> int:
-        """Largest number of skipped steps in a row. Waits for the device."""
+        """Largest number of skipped steps in a row, at any time: a row can end between two checks. Waits for the device."""
         return int(self._longest)
 
     @property

@@ -9,7 +9,7 @@ from fr_ps.config import OptimConfig
 from fr_ps.models.network import FaceNetwork
 
 _WEIGHTING_LR_SCALE = 50.0
-"""Learning rate of the learned task weights (loss.weighting uncertainty) relative to optim.lr.
+"""Learning rate of the task weights that loss.weighting uncertainty learns, relative to optim.lr.
 
 The weight of a task moves from 1 to its optimum, about 1 / (2 L) at a loss of L (see `UncertaintyWeighting`). Adam changes a
 parameter by about the learning rate per step, so that this would take too long at optim.lr.
