@@ -23,7 +23,7 @@ class LostProcessError(InputError):
 
 
 _LARGE = 1 << 16
-"""Values above which a gradient is exchanged alone: 256 kB in float32."""
+"""Number of values above which a gradient is exchanged alone: 256 kB in float32."""
 _TIMEOUT = timedelta(minutes=10)
 _ENDED, _WAIT_FOR_MAIN = "fr_ps/main_process_ended", timedelta(seconds=25)
 """Key that the main process sets at its end, and how long the others wait for it: torchrun stops them after 30 s."""
@@ -33,8 +33,9 @@ _ENDED, _WAIT_FOR_MAIN = "fr_ps/main_process_ended", timedelta(seconds=25)
 def process_group(timeout: timedelta = _TIMEOUT) -> Iterator[None]:
     """Join the processes that torchrun started; without torchrun, or with one process, does nothing.
 
-    torchrun stops all processes as soon as one fails. If the block raises, the other processes therefore end after the main one,
-    which writes and prints. They print nothing, unless the main one does not end.
+    torchrun stops all processes as soon as one fails. If the block raises in another process than the main one, that process
+    therefore waits until the main one, which still writes and prints, has ended. Then it ends without a message. If the main
+    process does not end in time, the other one prints its own error.
 
     Args:
         timeout: after which a process that waits for another one fails.

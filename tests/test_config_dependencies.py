@@ -44,7 +44,7 @@ def _trained(settings: str) -> Steps:
         network.embedding_size,
         torch.tensor([4, 2, 6]),
         COUNTS,
-        network.adversarial_tasks,
+        network.adversarial_attributes,
         network.trained_branch_widths,
     )
     optimizer = build_optimizer(config.optim, [network, losses.identity, losses.branches], losses.weighting)

@@ -44,7 +44,8 @@ def _train(arguments: Namespace) -> None:
     if not arguments.resume:
         check_trains_selected_metric(config)
     starts_torchrun = (arguments.processes or 1) > 1 and not under_torchrun
-    if not starts_torchrun:  # else torchrun runs this command in each process; `echo` prints in the main one only
+    # torchrun runs this command again in each process, and the main one prints the notes then.
+    if not starts_torchrun:
         for setting, condition in inactive_settings(config):
             echo(f"note: {setting} has no effect; it applies only if {condition.text}")
     if arguments.allow_changed and not arguments.resume:

@@ -224,7 +224,7 @@ def without_removed(tree: Mapping[str, Any], where: str = "", any_value: bool = 
     kept = {group: dict(its) if isinstance(its, dict) else its for group, its in tree.items()}
     for name in (*REMOVED, *_REMOVED_WITHOUT_EFFECT):
         group, _, leaf = name.partition(".")
-        for place, key in ((kept.get(group), leaf), (kept, name)):
+        for place, key in ((kept.get(group), leaf), (kept, name)):  # nested, flat
             if not isinstance(place, dict) or key not in place:
                 continue
             value, constant = place.pop(key), REMOVED.get(name)

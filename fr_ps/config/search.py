@@ -139,8 +139,8 @@ class SearchConfig:
     Args:
         base: config file of the base training; settings in the study file and flags override it.
         space: search space of each setting by its name: a list of choices, or {low, high} with optional `log: true` or `step`.
-            With a condition, as {choices: [...], when: {model.backbone: irse50}} or {low, high, when: {...: [...]}}, the setting
-            is searched only in trials where the other setting, which is in the space too, has this value or one of these values.
+            With a condition, as {choices: [...], when: {OTHER: VALUE}} or {low, high, when: {OTHER: [VALUE, ...]}}, the setting
+            is searched only in trials where OTHER, a setting that is in the space too, has that value or one of these values.
         objectives: metric under val/ to maximize or minimize; also cost/parameters (millions) and cost/latency
             (milliseconds per session).
     """

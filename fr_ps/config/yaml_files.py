@@ -126,7 +126,8 @@ class _SettingsBuilder:
     def _check_and_count(self, node: Node, sizes: dict[int, int], above: set[int]) -> int:
         """Check `node` and return its number of values.
 
-        `sizes` has the numbers of the nodes checked so far, by id, and `above` the ids of the nodes that contain `node`.
+        `sizes` maps the id of each node checked so far to its number of values; `above` has the ids of the nodes that contain
+        `node`.
         """
         if id(node) in above:
             raise InputError(f"{self._location(node)}: contains itself by an alias; remove the alias")
@@ -169,18 +170,18 @@ class _SettingsBuilder:
     def _scalar(self, node: ScalarNode, schema: Any, key: str) -> bool | int | float | str | None:
         """The value of a scalar.
 
-        For a setting that accepts text, it is the text itself, except a number if the setting accepts numbers too. For any other
-        setting, it is what YAML reads.
+        A setting that accepts text gets the text, unless it also accepts numbers and YAML reads one, or also accepts booleans.
+        Any other setting gets what YAML reads.
         """
         if "\0" in node.value:
             raise InputError(f"{self._location(node)}: {key} contains a null character; remove it")
-        options = set(_accepted_types(schema.type_hint if isinstance(schema, _SearchValue) else schema))
-        accepts_text = str in options and bool not in options  # a setting that accepts both has `off` and `no` as booleans
+        types = set(_accepted_types(schema.type_hint if isinstance(schema, _SearchValue) else schema))
+        accepts_text = str in types and bool not in types  # a setting that accepts both has `off` and `no` as booleans
         # `null` is a valid text; an empty value is missing.
         if node.tag == _NULL and not (accepts_text and node.value):
             self._check_null(node, schema, key)
             return None
-        reads_number = node.tag in _NUMBERS and bool(options & {int, float})
+        reads_number = node.tag in _NUMBERS and bool(types & {int, float})
         if accepts_text and not reads_number:
             return str(node.value)
         try:

@@ -36,7 +36,7 @@ def output_folder(root: Path, subject: str, session: str) -> Path:
 def session_folder(root: Path, subject: str, session: str) -> Path:
     """The folder of the maps of one session: below `data`, or at the root as in the original project.
 
-    Folder names may be in Unicode's decomposed form. If there is no folder, that of `output_folder`.
+    Folder names may be in Unicode's decomposed form. If the session has no folder: the one that `output_folder` gives.
     """
     written = output_folder(root, subject, session)
     if is_directory(written):

@@ -88,7 +88,7 @@ def random_batches(num_rows: int, size: int, seed: int, epoch: int, num_batches:
         size: of a batch.
         seed: of the run.
         epoch: from 0.
-        num_batches: of the epoch, so that the last pass can be incomplete; 0: one pass.
+        num_batches: of the epoch; the last pass may be incomplete. 0: one pass.
 
     Returns:
         Index arrays of min(size, num_rows) different rows each.

@@ -104,7 +104,8 @@ def _open_or_pack(root: Path, labels: Labels, modality: str, advance: OnProgress
     def source(row: int) -> Path:
         return map_files(root, labels.subset(np.array([row])), modality)[0]
 
-    with suppress(UnusablePack):  # then tried again under the lock: another process may have written the pack meanwhile
+    # Tried without the lock, then under it, because another process may have written the pack meanwhile, and after the writing.
+    with suppress(UnusablePack):
         return open_pack(folder, modality, source)
     with file_lock(packs), translate_write_errors(folder):
         if folder.exists():
@@ -129,7 +130,7 @@ def _open_or_pack(root: Path, labels: Labels, modality: str, advance: OnProgress
 def _files_state(root: Path, labels: Labels, modality: str) -> str:
     """16 hexadecimal digits of name, size and modification time of every map file."""
     state = hashlib.sha256(f"{_FORMAT}".encode())
-    prefix = f"{root}/"  # for the root ".", pathlib leaves out "./": such paths lack the prefix and are already relative
+    prefix = f"{root}/"  # paths in the root "." lack it, as pathlib leaves out "./", and are relative already
     for path, status in stat_map_files(root, labels, modality):
         state.update(f"{path.removeprefix(prefix)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return state.hexdigest()[:16]

@@ -85,7 +85,7 @@ def build_losses(
     channels: int,
     sessions_per_subject: Tensor,
     class_counts: Mapping[str, Tensor],
-    adversarial_tasks: Collection[str],
+    adversarial_attributes: Collection[str],
     branch_channels: Mapping[str, int] = MappingProxyType({}),
 ) -> MultiTaskLoss:
     """The losses of `config`.
@@ -97,7 +97,7 @@ def build_losses(
         channels: of the identity embedding.
         sessions_per_subject: (subjects,) number of training sessions.
         class_counts: trained attribute to its (classes,) number of training samples.
-        adversarial_tasks: attributes that have an adversarial discriminator.
+        adversarial_attributes: attributes that have an adversarial discriminator.
         branch_channels: trained branch to the width of its own identity embedding; used if `config.branches` is true.
 
     Raises:
@@ -114,7 +114,7 @@ def build_losses(
     }
     attributes = {task: ATTRIBUTE_LOSSES[config.attribute_loss](config, task, count) for task, count in class_counts.items()}
     task_weights = {"identity": config.identity} | dict.fromkeys(attributes, config.attribute)
-    adversaries = [ADVERSARIAL_PREFIX + task for task in attributes if task in adversarial_tasks]
+    adversaries = [ADVERSARIAL_PREFIX + task for task in attributes if task in adversarial_attributes]
     weighting = WEIGHTINGS[config.weighting](config, task_weights, dict.fromkeys(adversaries, config.adversarial))
     return MultiTaskLoss(
         identity,

@@ -25,7 +25,7 @@ class LossOutput(NamedTuple):
         diagnostics: without gradient. `norm/mean`, `norm/clamped` and, if there is one, `loss/contrastive` are of the fused
             identity embedding. `norm/penalty` is the part of the identity loss that depends on the norms only
             (`MarginLoss.penalty`). If branches have losses, it is the mean over the fused embedding and those of the branches.
-            `Weighting` states which weightings leave it out of the size of the loss.
+            A weighting that takes the size of a loss as the difficulty of its task subtracts it first (see `Weighting`).
     """
 
     total: Tensor

@@ -95,7 +95,7 @@ class Branch(nn.Module):
         return {task: cast(MeanEmbedding, embedding).width for task, embedding in self.embeddings.items()}
 
     @property
-    def adversarial_tasks(self) -> tuple[str, ...]:
+    def adversarial_attributes(self) -> tuple[str, ...]:
         """The attributes with a discriminator that is trained."""
         return () if self.frozen else tuple(self.adversaries)
 

@@ -39,7 +39,7 @@ class NetworkOutput(NamedTuple):
     def gathered(self) -> "NetworkOutput":
         """The outputs of the sessions of all processes (`gather_rows`). The maps in `shared` stay those of this process."""
         own = [self.embedding, *self.logits.values(), *self.adversarial.values(), *self.branch_embeddings.values()]
-        # In the order of `own`. Each `zip` below advances `parts` last, so it stops without taking a part of the next field.
+        # In the order of `own`. Each `zip` below asks for the next name first, so it takes only the parts of its own field.
         parts = iter(gather_rows(torch.cat(own, dim=1)).split([tensor.shape[1] for tensor in own], dim=1))
         return self._replace(
             embedding=next(parts),
@@ -128,9 +128,10 @@ class FaceNetwork(nn.Module):
         return trained if len(self.branches) > 1 else {}
 
     @property
-    def adversarial_tasks(self) -> tuple[str, ...]:
+    def adversarial_attributes(self) -> tuple[str, ...]:
         """The attributes with a discriminator that is trained."""
-        return tuple(task for task in self.heads if any(task in branch.adversarial_tasks for branch in self.branches.values()))  # type: ignore[operator]
+        branches = [cast(Branch, branch) for branch in self.branches.values()]
+        return tuple(task for task in self.heads if any(task in branch.adversarial_attributes for branch in branches))
 
     def forward(self, maps: Mapping[str, Tensor], present: Tensor | None = None) -> NetworkOutput:
         """The outputs of a batch. Only in training mode, they have `adversarial`, `shared` and `branch_embeddings`.
@@ -147,7 +148,7 @@ class FaceNetwork(nn.Module):
         if not self.training:
             return outputs
         adversarial = {}
-        for task in self.adversarial_tasks:
+        for task in self.adversarial_attributes:
             # The mean over branches: one adversary per attribute, with access to everything that could reveal it.
             logits = [of_branch.adversarial[task] for of_branch in features.values() if task in of_branch.adversarial]
             adversarial[task] = torch.stack(logits).mean(dim=0)

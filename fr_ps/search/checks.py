@@ -13,7 +13,7 @@ from fr_ps.data.splits import make_split
 from fr_ps.errors import InputError
 from fr_ps.search.space import Dimension, Space, Value, params_to_settings, parent_assignments
 from fr_ps.search.spec import StudySpec
-from fr_ps.training.prepare import random_validation_metrics
+from fr_ps.training.prepare import metrics_of_random_predictions
 from fr_ps.training.setup import open_training_data
 
 _MAX_COMBINATIONS = 10_000
@@ -38,7 +38,7 @@ def check_data_and_objectives(spec: StudySpec) -> str:
     labels = dataset.labels.subset(split.val)
     codes = dataset.labels.codes[split.train]
     trained = [task for column, task in zip(codes.T, ATTRIBUTES) if len(np.unique(column[column != MISSING])) > 1]
-    metrics = random_validation_metrics(labels, trained)
+    metrics = metrics_of_random_predictions(labels, trained)
     for objective in spec.objectives:
         if objective in COST_OBJECTIVES:
             continue

@@ -102,7 +102,7 @@ def _open_or_create_study(spec: StudySpec, digest: str, workers: int, runs: Path
         try:
             require_effect(spec.space, spec.base)
         except InputError as error:  # allowed by an earlier version: warn only, so that the study can resume
-            echo(f"note: {error}; this study resumes with its space unchanged, so change it in a new study")
+            echo(f"note: {error}; this applies to new studies; this one resumes with its space unchanged")
         run_info, folder = stored.run.card, Path(stored.run.folder)
         return RunningSearch(spec, study, run_info, refresh_parent(stored.run.parent, folder), folder, workers, runs)
     try:

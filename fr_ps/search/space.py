@@ -178,7 +178,7 @@ def parents_first(dimensions: Mapping[str, Dimension]) -> list[Dimension]:
 
 
 def parent_assignments(dimension: Dimension, dimensions: Mapping[str, Dimension]) -> Iterator[dict[str, Value]]:
-    """The assignments of the dimension's parents, and of their parents, in which it is active."""
+    """Each combination of values of the dimension's parents, and recursively of theirs, with which the dimension is active."""
     for values in itertools.product(*dimension.when.values()):
         parents = dict(zip(dimension.when, values))
         for ancestors in itertools.product(*(parent_assignments(dimensions[parent], dimensions) for parent in parents)):

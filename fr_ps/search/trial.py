@@ -93,7 +93,8 @@ class WorkerContext:
 def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult | None:
     """Run the acquired trial `number` to its end.
 
-    A trial that was started before resumes from its last checkpoint if its run folder is on this machine; else it restarts.
+    If another worker started it already, it resumes from its last checkpoint, provided that its run folder is on this machine;
+    otherwise it begins again in a new run.
 
     Args:
         context: of the worker.
@@ -255,6 +256,7 @@ class _PruningCallback:
         self.epoch = max(self.epoch, epoch)
         value = validation.values.get(self.objective)
         if value is None:  # no pruning: the objective is a cost, or there are several
+            with_database_retries(lambda: self.trial.set_user_attr(EPOCHS, self.epoch))  # counts for the budget
             return
         if epoch not in self.reported_epochs:
             with_database_retries(lambda: self.trial.report(value, epoch))

@@ -87,8 +87,8 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
         ran, slots = _run_next_trial(context, start_new)
         if ran:
             continue
-        # While another worker runs a trial, wait: the trial may need a retry. `slots` was read before another worker took the
-        # trials in `slots.ready`, which run by now. Without `start_new` they do not count, because they may never start.
+        # While another worker runs a trial, wait: the trial may need a retry. With `start_new`, the trials in `slots.ready` run
+        # too: other workers acquired them after `slots` was read. Without it, they may be trials that never start: do not wait.
         others_run = slots.running or (start_new and slots.ready)
         if not others_run:
             return

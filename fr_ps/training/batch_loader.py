@@ -79,7 +79,8 @@ class BatchLoader:
         self.targets |= {task: torch.from_numpy(codes[:, column].astype(np.int64)) for column, task in enumerate(ATTRIBUTES)}
         if batch.balance == "class":
             _check_two_classes(batch.attribute, codes[:, ATTRIBUTES.index(batch.attribute)])
-        # A batch is split in its order (`own_rows`): equal numbers of subjects give each process whole subjects.
+        # Each process gets a contiguous part of the batch (`own_rows`), in which the sessions of a subject are adjacent. If all
+        # parts have the same number of subjects, none is divided.
         if batch.balance == "none":
             _check_equal_shares(min(batch.people * batch.sessions, len(rows)), "sessions")
         else:

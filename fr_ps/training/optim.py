@@ -12,7 +12,7 @@ _WEIGHTING_LR_SCALE = 50.0
 """Learning rate of the task weights that loss.weighting uncertainty learns, relative to optim.lr.
 
 The weight of a task moves from 1 to its optimum, about 1 / (2 L) at a loss of L (see `UncertaintyWeighting`). Adam changes a
-parameter by about the learning rate per step, so that this would take too long at optim.lr.
+parameter by about the learning rate per step. At optim.lr, the weights would need too many steps.
 """
 
 

@@ -100,13 +100,13 @@ def _check_selected_metrics(setup: TrainingSetup) -> None:
     labels, train = setup.dataset.labels.subset(setup.split.val), setup.config.train
     if not len(labels):
         return
-    metrics = random_validation_metrics(labels, setup.info.trained)
+    metrics = metrics_of_random_predictions(labels, setup.info.trained)
     for setting, names in (("train.select", (train.select,)), ("train.watch", train.watch)):
         for name in names:
             BestTracker(name, setting=setting).update(metrics)
 
 
-def random_validation_metrics(labels: Labels, trained: Sequence[str]) -> Metrics:
+def metrics_of_random_predictions(labels: Labels, trained: Sequence[str]) -> Metrics:
     """The `val/...` metrics of random predictions: which metrics are undefined depends on the labels only."""
     rng = np.random.default_rng(0)
     embeddings = rng.normal(size=(len(labels), _RANDOM_WIDTH)).astype(np.float32)

@@ -44,8 +44,8 @@ def check_lowest_rate(config: ScheduleConfig, *, lr: float) -> None:
     Raises:
         InputError: `lowest` is above the peak rate `lr`.
     """
-    falls = config.name != "cosine" or config.lowest <= lr
-    check_setting(falls, "schedule.lowest", config.lowest, f"at most optim.lr ({lr:g})")
+    never_rises = config.name != "cosine" or config.lowest <= lr
+    check_setting(never_rises, "schedule.lowest", config.lowest, f"at most optim.lr ({lr:g})")
 
 
 def warmup_note(config: ScheduleConfig, *, lr: float, epochs: int) -> str:

@@ -106,7 +106,8 @@ def fit(
         InputError: data or settings that cannot be used, a full disk, or a training that diverged.
     """
     if is_main_process():
-        # Written before the data are read and the linear part is fitted, so that a run killed meanwhile can be resumed.
+        # Written first, because a run can be killed while the linear part is fitted, or while the data are read if `prepared` is
+        # None. With its settings it can be resumed.
         if not (run.folder / CONFIG_FILE).exists():
             write_config(run.folder, config)
         run.set_tags({"fr_ps.kind": "train"})
@@ -162,7 +163,7 @@ def build_train_state(setup: TrainingSetup, loader: BatchLoader, network: FaceNe
         network.embedding_size,
         loader.sessions_per_subject(),
         counts,
-        network.adversarial_tasks,
+        network.adversarial_attributes,
         network.trained_branch_widths,
     ).to(device)
     trackers = {config.train.select: BestTracker(config.train.select, config.train.patience)}

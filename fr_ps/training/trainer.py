@@ -132,7 +132,7 @@ class Trainer:
                 batch_numbers = range(state.batch, min(state.batch + self.accumulate, len(batches)))
                 self.train_step(stream, batch_numbers)
                 if self._is_check_due(batch_numbers, len(batches)) and state.guard.diverged:
-                    first = batch_numbers.start // self.check_every * self.check_every
+                    first = batch_numbers.start // self.check_every * self.check_every  # no later than the end of the last check
                     raise self._diverged_error(batches, range(first, batch_numbers.stop))
                 state.batch = batch_numbers.stop
                 state.seconds = time.perf_counter() - started

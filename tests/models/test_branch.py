@@ -71,7 +71,7 @@ def test_without_separation_every_embedding_uses_the_shared_map_and_there_are_no
     assert all(torch.equal(read, shared) for read in reads(branch, branch.embeddings).values())
     assert not branch.separate
     assert not branch.adversaries
-    assert branch.adversarial_tasks == ()
+    assert branch.adversarial_attributes == ()
     assert make_branch(fsm=False)(albedo(), 1.0).adversarial == {}
 
 
@@ -96,7 +96,7 @@ def test_identity_discriminators_read_the_input_of_the_identity_embedding() -> N
 
 def test_discriminators_run_in_training_only_with_one_column_per_class() -> None:
     branch = make_branch()
-    assert branch.adversarial_tasks == ORDER
+    assert branch.adversarial_attributes == ORDER
     assert {task: tuple(logits.shape) for task, logits in branch(albedo(), 1.0).adversarial.items()} == {
         task: (COUNT, count) for task, count in CLASSES.items()
     }
@@ -106,7 +106,7 @@ def test_discriminators_run_in_training_only_with_one_column_per_class() -> None
 def test_without_adversaries_no_discriminator_exists_and_the_embeddings_are_the_same() -> None:
     on, off = make_branch(), make_branch(adversary_input="off")
     assert not any("adversar" in name for name in off.state_dict())
-    assert off.adversarial_tasks == ()
+    assert off.adversarial_attributes == ()
     off.load_state_dict(on.state_dict(), strict=False)
     theirs, ours = on(albedo(), 1.0), off(albedo(), 1.0)
     assert ours.adversarial == {}
@@ -159,5 +159,5 @@ def test_a_frozen_branch_runs_as_in_evaluation_without_gradients_statistics_and_
     assert all(torch.equal(features.embeddings[task], expected.embeddings[task]) for task in TASKS)
     assert not any(embedding.requires_grad for embedding in features.embeddings.values())
     assert features.adversarial == {}
-    assert branch.adversarial_tasks == ()
+    assert branch.adversarial_attributes == ()
     assert all(torch.equal(before[name], tensor) for name, tensor in branch.state_dict().items())

@@ -622,11 +622,11 @@ def test_a_frozen_branch_has_no_adversaries_and_with_all_frozen_there_are_none()
     branch_of(network, "albedo").freeze()
     logits = branch_of(make_network(TWO), "normal")(inputs["normal"], 1.0).adversarial
     outputs = network.train()(inputs)
-    assert network.adversarial_tasks == tuple(CLASSES)
+    assert network.adversarial_attributes == tuple(CLASSES)
     for task in ORDER:
         torch.testing.assert_close(outputs.adversarial[task], logits[task])
     branch_of(network, "normal").freeze()
-    assert network.adversarial_tasks == ()
+    assert network.adversarial_attributes == ()
     assert set(by_name(network.train()(inputs))) == {*TASKS, "shared_albedo", "shared_normal"}
 
 

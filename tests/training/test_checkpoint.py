@@ -285,7 +285,7 @@ def test_a_checkpoint_of_version_0_1_loads_and_is_written_again_byte_for_byte(tm
     network = make_network(channels=8, reduction=112)
     counts = {task: torch.full((count,), 6) for task, count in CLASSES.items()}
     config = LossConfig(weighting="uncertainty", identity_loss="adaface")
-    losses = build_losses(config, network.embedding_size, torch.full((3,), 2), counts, network.adversarial_tasks)
+    losses = build_losses(config, network.embedding_size, torch.full((3,), 2), counts, network.adversarial_attributes)
     optimizer = build_optimizer(OptimConfig(), [network, losses.identity], losses.weighting)
     tracker = BestTracker("val/identity/auc", 3)
     guard = NonFiniteGuard([network, losses], 10)
