@@ -157,7 +157,7 @@ class _SumGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return sum_tensor(gradients[0].clone(memory_format=torch.contiguous_format))
+        return sum_over_processes_(gradients[0].clone(memory_format=torch.contiguous_format))
 
 
 def with_summed_gradient(tensor: Tensor) -> Tensor:
@@ -165,8 +165,8 @@ def with_summed_gradient(tensor: Tensor) -> Tensor:
     return _SumGradient.apply(tensor) if world_size() > 1 else tensor
 
 
-def sum_tensor(tensor: Tensor) -> Tensor:
-    """The sum over the processes, without gradient."""
+def sum_over_processes_(tensor: Tensor) -> Tensor:
+    """Replace `tensor` by its sum over the processes, and return it; without gradient."""
     if world_size() > 1:
         with _exchange():
             distributed.all_reduce(tensor)

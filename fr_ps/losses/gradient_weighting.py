@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fr_ps.distributed import from_main_process, sum_tensor
+from fr_ps.distributed import from_main_process, sum_over_processes_
 from fr_ps.losses.gradient_solvers import mgda_weights, projection_weights, upgrad_weights
 from fr_ps.losses.weighting import NO_PENALTIES, Penalties, Weighting
 
@@ -71,7 +71,7 @@ class GradientWeighting(Weighting):
         adversarial_sum = [torch.stack(adversarial).sum()] if adversarial else []
         # One row per task, then, if there are adversaries, one of their sum.
         gradients = torch.stack([_gradient(loss, maps) for loss in [*(weighted[task] for task in tasks), *adversarial_sum]])
-        gramian = sum_tensor(_gramian(gradients))  # the maps of other processes are further entries of the gradients
+        gramian = sum_over_processes_(_gramian(gradients))  # the maps of other processes are further entries of the gradients
         # Computed by one process and copied to the others, since PCGrad draws random numbers.
         weights = from_main_process(lambda: self._task_weights(gramian[: len(tasks), : len(tasks)]))
         self._update_mean_weights(tasks, weights)

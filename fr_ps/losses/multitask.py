@@ -24,8 +24,8 @@ class LossOutput(NamedTuple):
         tasks: task to its loss before weighting.
         diagnostics: without gradient. `norm/mean`, `norm/clamped` and, if there is one, `loss/contrastive` are of the fused
             identity embedding. `norm/penalty` is the part of the identity loss that depends on the norms only
-            (`MarginLoss.penalty`). If branches have losses, it is the mean over the fused embedding and those of the branches.
-            A weighting that takes the size of a loss as the difficulty of its task subtracts it first (see `Weighting`).
+            (`MarginLoss.penalty`). If branches have losses, it is the mean of the penalties of all identity losses. A
+            weighting that takes the size of a loss as the difficulty of its task subtracts the penalty first (see `Weighting`).
     """
 
     total: Tensor

@@ -1,6 +1,6 @@
 """The network: one branch per modality, or one for several; their embeddings fused for every task, and a head per attribute."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -26,7 +26,7 @@ class NetworkOutput(NamedTuple):
         adversarial: attribute to (B, classes) logits of its adversarial discriminator.
         shared: branch to the (B, channels, h, w) feature map from which all its embeddings are made.
         branch_embeddings: branch to its own (B, width of the branch) identity embedding, before the fusion; only for the
-            branches in `trained_branch_widths`. A session whose map is dropped (`present` is False) still has its embedding here;
+            branches in `unfrozen_branch_widths`. A session whose map is dropped (`present` is False) still has its embedding here;
             only the fusion gets 0 for it.
     """
 
@@ -39,13 +39,15 @@ class NetworkOutput(NamedTuple):
     def gathered(self) -> "NetworkOutput":
         """The outputs of the sessions of all processes (`gather_rows`). The maps in `shared` stay those of this process."""
         own = [self.embedding, *self.logits.values(), *self.adversarial.values(), *self.branch_embeddings.values()]
-        # In the order of `own`. Each `zip` below asks for the next name first, so it takes only the parts of its own field.
         parts = iter(gather_rows(torch.cat(own, dim=1)).split([tensor.shape[1] for tensor in own], dim=1))
+
+        def take(names: Iterable[str]) -> dict[str, Tensor]:
+            return {name: next(parts) for name in names}
+
+        # The fields in the order of `own`.
+        embedding, logits, adversarial = next(parts), take(self.logits), take(self.adversarial)
         return self._replace(
-            embedding=next(parts),
-            logits=dict(zip(self.logits, parts)),
-            adversarial=dict(zip(self.adversarial, parts)),
-            branch_embeddings=dict(zip(self.branch_embeddings, parts)),
+            embedding=embedding, logits=logits, adversarial=adversarial, branch_embeddings=take(self.branch_embeddings)
         )
 
     def float(self) -> "NetworkOutput":
@@ -121,11 +123,11 @@ class FaceNetwork(nn.Module):
         return self.identity.width  # type: ignore[return-value]
 
     @property
-    def trained_branch_widths(self) -> dict[str, int]:
-        """Branch to the width of its own identity embedding, for the trained branches of a fusion; empty for one branch."""
+    def unfrozen_branch_widths(self) -> dict[str, int]:
+        """Branch to the width of its own identity embedding, for the branches of a fusion that are not frozen; else empty."""
         widths = dict(zip(self.branches, self.embedding_widths[IDENTITY]))
-        trained = {name: width for name, width in widths.items() if not self.branches[name].frozen}
-        return trained if len(self.branches) > 1 else {}
+        unfrozen = {name: width for name, width in widths.items() if not self.branches[name].frozen}
+        return unfrozen if len(self.branches) > 1 else {}
 
     @property
     def adversarial_attributes(self) -> tuple[str, ...]:
@@ -156,7 +158,7 @@ class FaceNetwork(nn.Module):
         own = {
             name: self._scaled(name, of_branch.embeddings[IDENTITY])
             for name, of_branch in features.items()
-            if name in self.trained_branch_widths
+            if name in self.unfrozen_branch_widths
         }
         return outputs._replace(adversarial=adversarial, shared=shared, branch_embeddings=own)
 

@@ -7,7 +7,7 @@ from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fr_ps.distributed import gather_rows, sum_tensor, world_size
+from fr_ps.distributed import gather_rows, sum_over_processes_, world_size
 from fr_ps.errors import InputError
 
 
@@ -26,14 +26,15 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, variance = ctx.saved_tensors
-        # As if the statistics were constants: the gradients of x, and of weight and bias by the values of this process.
+        # With the statistics taken as constants: the gradients with respect to x, weight and bias, from this process's values only.
         of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
             gradients[0], x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
         )
-        sum_weight, sum_bias = sum_tensor(torch.stack([of_weight, of_bias])) / _count(x)
+        # As x determines the statistics, dx is less by weight * scale * (mean_bias + x_hat * mean_weight).
+        mean_weight, mean_bias = sum_over_processes_(torch.stack([of_weight, of_bias])) / _count(x)
         scale = torch.rsqrt(variance + ctx.eps)
-        slope = -weight * scale.square() * sum_weight
-        offset = -weight * scale * sum_bias - slope * mean
+        slope = -weight * scale.square() * mean_weight
+        offset = -weight * scale * mean_bias - slope * mean
         shape = _channel_shape(x)
         of_x.add_(offset.view(shape)).addcmul_(x, slope.view(shape))
         return of_x, of_weight, of_bias, None, None, None

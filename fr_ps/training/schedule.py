@@ -39,13 +39,13 @@ def build_schedule(config: ScheduleConfig, *, lr: float, epochs: int, steps_per_
 
 
 def check_lowest_rate(config: ScheduleConfig, *, lr: float) -> None:
-    """Reject a cosine schedule that would rise.
+    """Reject a cosine schedule whose cycles would end above their peak.
 
     Raises:
         InputError: `lowest` is above the peak rate `lr`.
     """
-    never_rises = config.name != "cosine" or config.lowest <= lr
-    check_setting(never_rises, "schedule.lowest", config.lowest, f"at most optim.lr ({lr:g})")
+    valid = config.name != "cosine" or config.lowest <= lr
+    check_setting(valid, "schedule.lowest", config.lowest, f"at most optim.lr ({lr:g})")
 
 
 def warmup_note(config: ScheduleConfig, *, lr: float, epochs: int) -> str:

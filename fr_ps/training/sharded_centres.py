@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fr_ps.distributed import gather_parts, is_main_process, scatter_parts, sum_tensor
+from fr_ps.distributed import gather_parts, is_main_process, scatter_parts, sum_over_processes_
 from fr_ps.losses.multitask import MultiTaskLoss
 
 Sections = dict[str, dict[str, Tensor]]
@@ -25,7 +25,7 @@ def total_grad_norm(replicated: Sequence[Tensor], sharded: Sequence[Tensor]) -> 
     """
     norm = _grad_norm(replicated)
     if sharded:
-        norm = (norm.square() + sum_tensor(_grad_norm(sharded).square())).sqrt()
+        norm = (norm.square() + sum_over_processes_(_grad_norm(sharded).square())).sqrt()
     return norm
 
 

@@ -132,7 +132,8 @@ class Trainer:
                 batch_numbers = range(state.batch, min(state.batch + self.accumulate, len(batches)))
                 self.train_step(stream, batch_numbers)
                 if self._is_check_due(batch_numbers, len(batches)) and state.guard.diverged:
-                    first = batch_numbers.start // self.check_every * self.check_every  # no later than the end of the last check
+                    # A multiple of `check_every` at or before the first batch that the last check left out.
+                    first = batch_numbers.start // self.check_every * self.check_every
                     raise self._diverged_error(batches, range(first, batch_numbers.stop))
                 state.batch = batch_numbers.stop
                 state.seconds = time.perf_counter() - started
@@ -303,7 +304,7 @@ class Trainer:
         return {f"train/{name}": value for name, value in values.items()}
 
     def _diverged_error(self, batches: Sequence[np.ndarray], batch_numbers: range) -> DivergedError:
-        """The error after too many skipped steps, with the cause and its sessions, sought in the batches since the last check."""
+        """The error after too many skipped steps, with the cause and its sessions, sought in `batch_numbers`."""
         state = self.state
         causes = {
             number: diagnose_nonfinite(state.network, state.losses, self.loader.load(batches[number], state.epoch, number))
