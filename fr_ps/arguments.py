@@ -222,7 +222,7 @@ def _extract_resume(argv: Sequence[str]) -> tuple[list[str], Path | None]:
 
 
 def _put_base_first(trees: dict[str, dict[str, Any]], tokens: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The settings by config file (`trees`), with the file of the base training first.
+    """`trees` (config file to its settings) with the file of the base training first, so that all others override it.
 
     The base is the last `--base` flag; without one, the last `base` in the files.
     """

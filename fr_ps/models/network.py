@@ -26,8 +26,8 @@ class NetworkOutput(NamedTuple):
         adversarial: attribute to (B, classes) logits of its adversarial discriminator.
         shared: branch to the (B, channels, h, w) feature map from which all its embeddings are made.
         branch_embeddings: branch to its own (B, width of the branch) identity embedding, before the fusion; only for the
-            branches in `unfrozen_branch_widths`. A session whose map is dropped (`present` is False) still has its embedding here;
-            only the fusion gets 0 for it.
+            branches in `unfrozen_branch_widths`. A session whose map is dropped (`present` is False) still has its embedding
+            here; only the fusion gets 0 for it.
     """
 
     embedding: Tensor

@@ -26,7 +26,7 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, variance = ctx.saved_tensors
-        # With the statistics taken as constants: the gradients with respect to x, weight and bias, from this process's values only.
+        # With the statistics taken as constants, and from this process's values only: the gradients of x, weight and bias.
         of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
             gradients[0], x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
         )

@@ -77,11 +77,10 @@ def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
         if run is not None:
             finish_search(search, run)
     if run is None and search.all_finished:
-        # The leader may have been killed: this process logs and reports in its place. `_supervise_workers` starts no worker,
-        # because all trials have ended.
+        # The leader may have been killed: this process logs and reports in its place.
         with _leader_run(search) as run:
             if run is not None:
-                _supervise_workers(search, run)
+                _log_finished_trials(search, run)
                 finish_search(search, run)
     return search.study_run.mlflow_id
 
@@ -102,7 +101,7 @@ def _open_or_create_study(spec: StudySpec, digest: str, workers: int, runs: Path
         try:
             require_effect(spec.space, spec.base)
         except InputError as error:  # allowed by an earlier version: warn only, so that the study can resume
-            echo(f"note: {error}; this applies to new studies; this one resumes with its space unchanged")
+            echo(f"note: {error}; a new study would be rejected, this one resumes with its space unchanged")
         run_info, folder = stored.run.card, Path(stored.run.folder)
         return RunningSearch(spec, study, run_info, refresh_parent(stored.run.parent, folder), folder, workers, runs)
     try:
@@ -164,20 +163,26 @@ def _supervise_workers(search: RunningSearch, run: Run | None) -> None:
         run: the study's run; None where another process leads.
     """
     spec = search.spec
-    if run is not None:
-        _log_params(search, run)
-    monitor = ProgressMonitor(spec, search.study, run)
-    finished = monitor.finished
-    echo(f"study {search.study.study_name}: {finished} of {spec.max_trials} trials have ended; {search.workers} workers")
-    with_database_retries(lambda: monitor.poll(no_progress))  # adds the best/... metrics that an earlier leader did not log
+    monitor = _log_finished_trials(search, run)
     if search.all_finished:
         return
     logs = run.folder if run is not None else search.runs / f"{search.run_info.id}-helpers"
     job = spec.as_json() | {"parent": asdict(search.study_run), "threads": search.threads, "began": time.time()}
     with progress("search", spec.max_trials, "trials") as advance:
-        advance(finished)
+        advance(monitor.finished)
         jobs = {logs / f"worker-{index}.log": job for index in range(search.workers)}
         run_workers(jobs, lambda: with_database_retries(lambda: monitor.poll(advance)))
+
+
+def _log_finished_trials(search: RunningSearch, run: Run | None) -> ProgressMonitor:
+    """Print the number of ended trials, and log them and the params of the study to `run`, if any; returns the monitor."""
+    if run is not None:
+        _log_params(search, run)
+    monitor = ProgressMonitor(search.spec, search.study, run)
+    ended = f"{monitor.finished} of {search.spec.max_trials} trials have ended"
+    echo(f"study {search.study.study_name}: {ended}; {search.workers} workers")
+    with_database_retries(lambda: monitor.poll(no_progress))  # adds the best/... metrics that an earlier leader did not log
+    return monitor
 
 
 def _log_params(search: RunningSearch, run: Run) -> None:

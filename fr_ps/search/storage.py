@@ -105,23 +105,21 @@ def with_database_retries(call: Callable[[], Result]) -> Result:
     """Result of `call`; retried for ten minutes while the database is unreachable.
 
     Signals are deferred until `call` returns, because an exception in the middle of a read would leave SQLite locked. Their
-    handlers run afterwards.
+    handlers run afterwards. If one raises, its exception replaces the result or the error of `call`. If all return (those of
+    `run_workers` only record the signal), the result of `call` is returned; if `call` failed, it is not retried.
 
     Raises:
         DatabaseUnreachableError: the database was unreachable for ten minutes.
-        KeyboardInterrupt, SystemExit: a signal arrived during `call`. Usually its handler raises, once `call` has returned. If
-            the handler only records it (as in `run_workers`) and `call` failed, this function raises, and does not retry.
+        KeyboardInterrupt, SystemExit: a signal arrived during `call`, and its handler raised, or `call` failed.
     """
     started, pause = time.monotonic(), 0.5
     while True:
         received: list[int] = []
         try:
-            # Leaving this block delivers the deferred signals. If a handler raises, the result of `call` is lost.
             with _deferred_signals(received):
                 return call()
         except (StorageInternalError, SQLAlchemyError) as error:
             reason = one_line(error, 200)
-        # Reached if `call` failed. The handlers of the received signals did not raise: those of `run_workers` only record them.
         if received:
             raise KeyboardInterrupt if signal.SIGINT in received else SystemExit(128 + received[0])
         if time.monotonic() - started > _RETRY_SECONDS:

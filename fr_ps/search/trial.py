@@ -114,8 +114,8 @@ def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult | N
         trial, params = with_database_retries(lambda: _sample_params(context, number, slot))
         run, result = _train_in_run(context, trial, params)
         attributes: dict[str, str | int] = {OUTCOME: result.outcome, REASON: result.reason, EPOCHS: result.epochs, RUN: run.id}
-        # Stored at the end of the trial: the delivery thread sets `mlflow_id` once MLflow has created the run, which may be long
-        # after the trial has started.
+        # Stored here and not at the start of the trial: `run.mlflow_id` is None until the delivery thread has created the run in
+        # MLflow, which may take long.
         if run.mlflow_id:
             attributes[MLFLOW_RUN] = run.mlflow_id
         with_database_retries(lambda: _set_attributes(trial, attributes))
@@ -209,7 +209,7 @@ def _train_or_copy(context: WorkerContext, trial: optuna.Trial, params: dict[str
     if duplicate := with_database_retries(lambda: _find_duplicate(context.study, trial.number, params)):
         run.log_params(flatten(with_settings(spec.base, params_to_settings(params))))
         reason = f"same settings as trial {duplicate.number}; values copied"
-        return TrialResult("complete", tuple(duplicate.values or ()), reason, int(duplicate.user_attrs.get(EPOCHS, 0)))
+        return TrialResult("complete", tuple(duplicate.values or ()), reason)
     callback = _PruningCallback(context, trial, run)
     try:
         config = with_settings(spec.base, params_to_settings(params))
@@ -238,13 +238,14 @@ class _PruningCallback:
     """Reports each epoch's validation to the study, and prunes.
 
     Attributes:
+        pruned_by: the objective; None, and no pruning, if it is a cost or there are several.
         epoch: last trained epoch, counting those trained before a resume; 0 if there is none.
     """
 
     def __init__(self, context: WorkerContext, trial: optuna.Trial, run: Run) -> None:
         self.trial = trial
         objectives = context.spec.objectives
-        self.objective = objectives[0] if len(objectives) == 1 else ""
+        self.pruned_by = objectives[0] if len(objectives) == 1 and objectives[0] not in COSTS else None
         stored = with_database_retries(
             lambda: context.storage.rdb.get_trial(context.storage.trial_id(context.study, trial.number))
         )
@@ -254,8 +255,8 @@ class _PruningCallback:
 
     def __call__(self, epoch: int, validation: Metrics) -> None:
         self.epoch = max(self.epoch, epoch)
-        value = validation.values.get(self.objective)
-        if value is None:  # no pruning: the objective is a cost, or there are several
+        value = validation.values.get(self.pruned_by) if self.pruned_by else None
+        if value is None:
             with_database_retries(lambda: self.trial.set_user_attr(EPOCHS, self.epoch))  # counts for the budget
             return
         if epoch not in self.reported_epochs:

@@ -87,8 +87,8 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
         ran, slots = _run_next_trial(context, start_new)
         if ran:
             continue
-        # While another worker runs a trial, wait: the trial may need a retry. With `start_new`, the trials in `slots.ready` run
-        # too: other workers acquired them after `slots` was read. Without it, they may be trials that never start: do not wait.
+        # No trial could be acquired. While another worker runs one, wait: it may need a retry. With `start_new`, other workers
+        # have acquired those in `slots.ready` meanwhile, so they run. Without it, they may never start: do not wait for them.
         others_run = slots.running or (start_new and slots.ready)
         if not others_run:
             return

@@ -194,7 +194,7 @@ class MlflowSink:
         rejected: list[str] = []
         for start in range(0, len(items), max_items):
             chunk = items[start : start + max_items]
-            reason = self._rejection_reason(lambda chunk=chunk: send(chunk))  # type: ignore[misc]
+            reason = self._try_send(lambda chunk=chunk: send(chunk))  # type: ignore[misc]
             if reason and len(chunk) == 1:
                 rejected.append(f"{chunk[0].key}: {reason}")  # type: ignore[attr-defined]
             elif reason:
@@ -205,13 +205,13 @@ class MlflowSink:
         client, mlflow_id = self._client_and_id()
         data = event.data
         if event.kind == "status":
-            reason = self._rejection_reason(lambda: _set_status(client, mlflow_id, data["status"], event.time))
+            reason = self._try_send(lambda: _set_status(client, mlflow_id, data["status"], event.time))
         elif event.kind == "elsewhere":
-            reason = self._rejection_reason(
+            reason = self._try_send(
                 lambda: _tag_unowned_run(client, data["run"], data["tags"]), (*_REJECTION_CODES, _NOT_FOUND_CODE)
             )
         elif event.kind == "dataset":
-            reason = self._rejection_reason(lambda: client.log_inputs(mlflow_id, [_dataset_input(**data)]))
+            reason = self._try_send(lambda: client.log_inputs(mlflow_id, [_dataset_input(**data)]))
         else:
             reason = self._send_path(self.folder / data["path"], event)
         return [f"{event.kind}: {reason}"] if reason else []
@@ -223,9 +223,9 @@ class MlflowSink:
             return f"{path}: file not found"
         try:
             if event.kind == "model":
-                return self._rejection_reason(lambda: self._log_model(path, event.data["name"], event.data["step"]))
+                return self._try_send(lambda: self._log_model(path, event.data["name"], event.data["step"]))
             log = client.log_artifacts if path.is_dir() else client.log_artifact
-            return self._rejection_reason(lambda: log(mlflow_id, str(path), event.data["folder"] or None))
+            return self._try_send(lambda: log(mlflow_id, str(path), event.data["folder"] or None))
         except InputError as error:
             return str(error)
         except (OSError, ImportError) as error:
@@ -255,8 +255,8 @@ class MlflowSink:
         ]
         log_model(client, mlflow_id, model, name, step, points)
 
-    def _rejection_reason(self, send: Callable[[], object], rejection_codes: Sequence[str] = _REJECTION_CODES) -> str:
-        """Call `send`; returns why MLflow rejected the call for good, or an empty text after a success."""
+    def _try_send(self, send: Callable[[], object], rejection_codes: Sequence[str] = _REJECTION_CODES) -> str:
+        """Call `send`; returns why MLflow rejected it permanently, or an empty text after a success."""
         try:
             send()
         except MlflowException as error:

@@ -146,6 +146,7 @@ def test_a_trial_with_the_settings_of_another_copies_its_values(search: Finished
     trials = search.trials()
     assert trials[copy].user_attrs["reason"] == f"same settings as trial {original}; values copied"
     assert trials[copy].values == trials[original].values
+    assert trials[copy].user_attrs["epochs"] == 0  # of the budget, only the original used some
     assert trials[copy].intermediate_values == {}
 
 
