@@ -70,9 +70,9 @@ def _parse(text: str, where: str, schema: Any) -> Any:
         node = loader.get_single_node()
         if node is None:
             return None
-        reader = _SettingsBuilder(loader, where)
-        reader.check(node)
-        return reader.build(node, schema, "")
+        builder = _SettingsBuilder(loader, where)
+        builder.check(node)
+        return builder.build(node, schema, "")
     except yaml.YAMLError as error:
         raise InputError(f"{where}: not readable as YAML ({one_line(error)}); correct it there") from None
 

@@ -118,7 +118,7 @@ class MarginLoss(nn.Module, ABC):
         # two large numbers remains, in which rounding would erase a loss near 0.
         shift = target.detach()
         log_sum = gather_rows((logits - shift[:, None]).logsumexp(1)[None]).logsumexp(0)
-        return log_sum - (target - shift)  # the difference is 0 and has the gradient of the target's logit
+        return log_sum - (target - shift)  # `target - shift` is 0 and has the gradient of the target's logit
 
 
 class ConstantMargin(MarginLoss):

@@ -112,7 +112,8 @@ class DynamicWeightAverage(Weighting):
         super().__init__()
         self.tasks, self.constant = tuple(tasks), dict(constant)
         self.temperature = temperature
-        self.register_buffer("means", torch.full((2, len(self.tasks)), torch.nan))  # of the last two epochs, the last one second
+        # Row 0: of the epoch before the last one; row 1: of the last one.
+        self.register_buffer("means", torch.full((2, len(self.tasks)), torch.nan))
 
     def weights(self) -> dict[str, Tensor]:
         before, last = self.means.clamp_min(1e-8)  # two losses of 0 have the ratio 1

@@ -124,7 +124,7 @@ class FaceNetwork(nn.Module):
 
     @property
     def unfrozen_branch_widths(self) -> dict[str, int]:
-        """Branch to the width of its own identity embedding, for the branches of a fusion that are not frozen; else empty."""
+        """Branch to the width of its own identity embedding, for branches that are not frozen; {} if there is only one."""
         widths = dict(zip(self.branches, self.embedding_widths[IDENTITY]))
         unfrozen = {name: width for name, width in widths.items() if not self.branches[name].frozen}
         return unfrozen if len(self.branches) > 1 else {}

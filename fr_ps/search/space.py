@@ -178,11 +178,14 @@ def parents_first(dimensions: Mapping[str, Dimension]) -> list[Dimension]:
 
 
 def parent_assignments(dimension: Dimension, dimensions: Mapping[str, Dimension]) -> Iterator[dict[str, Value]]:
-    """Each combination of values of the dimension's parents, and recursively of theirs, with which the dimension is active."""
+    """Each combination of values of the dimension's parents, and recursively of theirs, with which the dimension is active.
+
+    Without parents: one empty combination.
+    """
     for values in itertools.product(*dimension.when.values()):
         parents = dict(zip(dimension.when, values))
-        for ancestors in itertools.product(*(parent_assignments(dimensions[parent], dimensions) for parent in parents)):
-            assignments = [parents, *ancestors]
+        for of_parents in itertools.product(*(parent_assignments(dimensions[parent], dimensions) for parent in parents)):
+            assignments = [parents, *of_parents]
             merged = {name: value for assignment in assignments for name, value in assignment.items()}
             # Two parents may have a common parent. Combinations that give it different values are left out.
             if all(assignment.items() <= merged.items() for assignment in assignments):

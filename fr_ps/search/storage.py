@@ -22,7 +22,7 @@ from fr_ps.locks import dir_lock
 from fr_ps.redaction import redact
 
 HEARTBEAT_GRACE = 4
-"""Missing heartbeats after which the lease of a trial expires."""
+"""Missing heartbeats after which the lease of a trial expires: the right of a worker to the trial that it runs."""
 _SQLITE_TIMEOUT = 60.0
 _RETRY_SECONDS, _MAX_RETRY_PAUSE = 600.0, 30.0
 Result = TypeVar("Result")
@@ -105,8 +105,11 @@ def with_database_retries(call: Callable[[], Result]) -> Result:
     """Result of `call`; retried for ten minutes while the database is unreachable.
 
     Signals are deferred until `call` returns, because an exception in the middle of a read would leave SQLite locked. Their
-    handlers run afterwards. If one raises, its exception replaces the result or the error of `call`. If all return (those of
-    `run_workers` only record the signal), the result of `call` is returned; if `call` failed, it is not retried.
+    handlers run afterwards:
+
+    - A handler raises: its exception replaces the result or the error of `call`.
+    - The handlers return, such as those of `run_workers`, which only record the signal: the result of `call` is returned. If
+      `call` failed, KeyboardInterrupt or SystemExit is raised instead of a retry.
 
     Raises:
         DatabaseUnreachableError: the database was unreachable for ten minutes.

@@ -152,7 +152,7 @@ def _sample_params(context: WorkerContext, number: int, slot: int) -> tuple[optu
 
 def _train_in_run(context: WorkerContext, trial: optuna.Trial, params: dict[str, Value]) -> tuple[Run, TrialResult]:
     """Train in a run of the trial; returns the run, already closed with the status of the outcome, and the result."""
-    # The two errors are raised below for the status that they give the run.
+    # The block raises RunStopped or _TrialFailed to end the run as KILLED or FAILED; `suppress` then drops the exception.
     with suppress(RunStopped, _TrialFailed), _open_run(context, trial) as run:
         run.set_tags({TRIAL_TAG: str(trial.number), "fr_ps.study": context.study.study_name, f"{TRIAL_TAG}_state": "running"})
         try:
@@ -168,9 +168,9 @@ def _train_in_run(context: WorkerContext, trial: optuna.Trial, params: dict[str,
             # The names are those in the study's run and in other trainings, so that one column of MLflow's table sorts all runs.
             run.log_metrics({f"best/{name}": value for name, value in zip(context.spec.objectives, result.values)}, result.epochs)
         if result.outcome == "pruned":
-            raise RunStopped  # the status KILLED
+            raise RunStopped
         if result.outcome == "failed":
-            raise _TrialFailed  # the status FAILED
+            raise _TrialFailed
     return run, result
 
 
@@ -238,14 +238,15 @@ class _PruningCallback:
     """Reports each epoch's validation to the study, and prunes.
 
     Attributes:
-        pruned_by: the objective; None, and no pruning, if it is a cost or there are several.
+        reported_metric: the objective, whose values the pruner compares; None, without pruning, if it is a cost or there are
+            several objectives.
         epoch: last trained epoch, counting those trained before a resume; 0 if there is none.
     """
 
     def __init__(self, context: WorkerContext, trial: optuna.Trial, run: Run) -> None:
         self.trial = trial
         objectives = context.spec.objectives
-        self.pruned_by = objectives[0] if len(objectives) == 1 and objectives[0] not in COSTS else None
+        self.reported_metric = objectives[0] if len(objectives) == 1 and objectives[0] not in COSTS else None
         stored = with_database_retries(
             lambda: context.storage.rdb.get_trial(context.storage.trial_id(context.study, trial.number))
         )
@@ -255,7 +256,7 @@ class _PruningCallback:
 
     def __call__(self, epoch: int, validation: Metrics) -> None:
         self.epoch = max(self.epoch, epoch)
-        value = validation.values.get(self.pruned_by) if self.pruned_by else None
+        value = validation.values.get(self.reported_metric) if self.reported_metric else None
         if value is None:
             with_database_retries(lambda: self.trial.set_user_attr(EPOCHS, self.epoch))  # counts for the budget
             return

@@ -87,8 +87,8 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
         ran, slots = _run_next_trial(context, start_new)
         if ran:
             continue
-        # No trial could be acquired. While another worker runs one, wait: it may need a retry. With `start_new`, other workers
-        # have acquired those in `slots.ready` meanwhile, so they run. Without it, they may never start: do not wait for them.
+        # No trial could be acquired. While another worker runs one, wait: it may need a retry. With `start_new`, the trials in
+        # `slots.ready` run too, since other workers acquired them meanwhile. Without it, they may never start: do not wait.
         others_run = slots.running or (start_new and slots.ready)
         if not others_run:
             return

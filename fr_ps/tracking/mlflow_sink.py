@@ -119,11 +119,11 @@ class MlflowSink:
             self.note = self._unavailable_note(mlflow_id, "does not exist")
             return None
         owner = run.data.tags.get(RUN_ID_TAG)
-        ended_before = run.info.status != "RUNNING" and (run.info.end_time or 0) < self.info.begun
-        if owner is None and not delivered and ended_before:
-            self.note = self._unavailable_note(mlflow_id, f"is {run.info.status}")
-            return None
         if owner is None:
+            ended_before = run.info.status != "RUNNING" and (run.info.end_time or 0) < self.info.begun
+            if ended_before and not delivered:
+                self.note = self._unavailable_note(mlflow_id, f"is {run.info.status}")
+                return None
             client.update_run(mlflow_id, name=self.info.name)
             client.set_tag(mlflow_id, RUN_ID_TAG, self.info.id)
             owner = client.get_run(mlflow_id).data.tags.get(RUN_ID_TAG)  # another process may have adopted it

@@ -63,7 +63,8 @@ def retried_requests() -> Iterator[None]:
 def open_client(uri: str) -> MlflowClient:
     """A client of the tracking store `uri`. HTTP requests are not retried, as callers retry. Creates a missing SQLite store."""
     global _open_client_used
-    if not _open_client_used:  # a later call must not end the retries of a block in another thread
+    # Only in the first call: later ones could end the limits of `retried_requests` while another thread is in its block.
+    if not _open_client_used:
         _open_client_used = True
         _limit_requests(retries=0, timeout=20)
     create_sqlite_store(uri)

@@ -29,7 +29,8 @@ class Batch(NamedTuple):
     Attributes:
         maps: modality to (B, C, H, W).
         targets: task to the (B,) classes; -1 for a missing label.
-        present: (B, modalities) bool, the maps of each session that the network may use; one or more per session.
+        present: (B, modalities) bool, the maps of each session that the network may use, in the order of `data.modalities`; one
+            or more per session.
         labelled: task to the positions, within the batch, of the sessions that have a label; a task without such sessions is left
             out. Computed on the CPU and copied, since `nonzero` on a GPU would wait for it.
     """
@@ -80,7 +81,7 @@ class BatchLoader:
         if batch.balance == "class":
             _check_two_classes(batch.attribute, codes[:, ATTRIBUTES.index(batch.attribute)])
         # Each process gets a contiguous part of the batch (`own_rows`), in which the sessions of a subject are adjacent. If all
-        # parts have the same number of subjects, none is divided.
+        # parts have the same number of subjects, the sessions of a subject stay in one process.
         if batch.balance == "none":
             _check_equal_shares(min(batch.people * batch.sessions, len(rows)), "sessions")
         else:

@@ -50,8 +50,11 @@ def build_optimizer(
 
 
 def no_decay(root: nn.Module) -> set[str]:
-    """Names of the parameters of `root` without weight decay: norms, biases, gains, slopes of PReLU, and those that a timm
-    network lists in `no_weight_decay` (position embeddings)."""
+    """Names of the parameters of `root` without weight decay.
+
+    These are norms, biases, and other scales and shifts (layer scales, gains, temperatures, slopes of PReLU), and those that a
+    timm network lists in `no_weight_decay` (position embeddings).
+    """
     names = set()
     for path, module in root.named_modules():
         found = {name for name, parameter in module.named_parameters(recurse=False) if not _decays(module, name, parameter)}

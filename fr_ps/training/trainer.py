@@ -132,7 +132,8 @@ class Trainer:
                 batch_numbers = range(state.batch, min(state.batch + self.accumulate, len(batches)))
                 self.train_step(stream, batch_numbers)
                 if self._is_check_due(batch_numbers, len(batches)) and state.guard.diverged:
-                    # A multiple of `check_every` at or before the first batch that the last check left out.
+                    # Search from the first batch since the last check, rounded down to a multiple of `check_every`. With
+                    # accumulation, this can repeat batches that were checked.
                     first = batch_numbers.start // self.check_every * self.check_every
                     raise self._diverged_error(batches, range(first, batch_numbers.stop))
                 state.batch = batch_numbers.stop
