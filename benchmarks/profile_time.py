@@ -228,14 +228,14 @@ def profile_trial(config: Any, folder: Path) -> Profiled:
     from fr_ps.config import to_dict
     from fr_ps.search.storage import Storage, open_study
     from fr_ps.search.worker import run_worker
-    from fr_ps.tracking.lifecycle import start_parent_run
+    from fr_ps.tracking.lifecycle import create_parent_run
 
     settings = to_dict(config)
     groups = {name: settings[name] for name in ("synthetic", "model", "batch", "train")}
     spec = make_spec(folder, "trial", budget={"trials": 1}, **groups)
     study = spec.config.study
     open_study(Storage(study.storage, study.heartbeat), study.name, ["maximize"])
-    _, parent = start_parent_run(study.name, folder / "runs")
+    _, parent = create_parent_run(study.name, folder / "runs")
     profiled = Profile()
     with profiled.record():
         run_worker(spec, parent, time.time(), folder / "runs")

@@ -197,12 +197,12 @@ def optimize(folder: Path, name: str, trials: int, storage: Any, callback: Any =
 def run_fr_ps_search(folder: Path, name: str, trials: int) -> None:
     from fr_ps.search.storage import Storage, open_study
     from fr_ps.search.worker import run_worker
-    from fr_ps.tracking.lifecycle import start_parent_run
+    from fr_ps.tracking.lifecycle import create_parent_run
 
     spec = make_spec(folder, f"fr-ps-{name}", budget={"trials": trials})
     study = spec.config.study
     open_study(Storage(study.storage, study.heartbeat), study.name, ["maximize"])
-    _, parent = start_parent_run(study.name, folder / "runs")
+    _, parent = create_parent_run(study.name, folder / "runs")
     run_worker(spec, parent, time.time(), folder / "runs")
 
 

@@ -181,8 +181,8 @@ class _SettingsBuilder:
         if node.tag == _NULL and not (accepts_text and node.value):
             self._check_null(node, schema, key)
             return None
-        reads_number = node.tag in _NUMBERS and bool(types & {int, float})
-        if accepts_text and not reads_number:
+        keeps_text = accepts_text and not (node.tag in _NUMBERS and types & {int, float})
+        if keeps_text:
             return str(node.value)
         try:
             value = self.loader.construct_object(node)

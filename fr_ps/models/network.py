@@ -124,7 +124,7 @@ class FaceNetwork(nn.Module):
 
     @property
     def unfrozen_branch_widths(self) -> dict[str, int]:
-        """Branch to the width of its own identity embedding, for branches that are not frozen; {} if there is only one."""
+        """Branch to the width of its own identity embedding, for branches that are not frozen; {} for a single branch."""
         widths = dict(zip(self.branches, self.embedding_widths[IDENTITY]))
         unfrozen = {name: width for name, width in widths.items() if not self.branches[name].frozen}
         return unfrozen if len(self.branches) > 1 else {}

@@ -22,7 +22,7 @@ from fr_ps.search.samplers import build_pruner
 from fr_ps.search.spec import StudySpec, require_same_definition
 from fr_ps.search.storage import Storage, open_study, with_database_retries
 from fr_ps.search.worker_pool import run_workers
-from fr_ps.tracking.lifecycle import refresh_parent, restore_run_folder, resume_run, start_parent_run
+from fr_ps.tracking.lifecycle import create_parent_run, refresh_parent, restore_run_folder, resume_run
 from fr_ps.tracking.run import Run
 from fr_ps.tracking.run_folder import RUNS_FOLDER, ParentRun, RunInfo
 from fr_ps.tracking.run_lock import is_locked
@@ -80,7 +80,7 @@ def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
         # The leader may have been killed: this process logs and reports in its place.
         with _leader_run(search) as run:
             if run is not None:
-                _log_finished_trials(search, run)
+                _start_monitor(search, run)
                 finish_search(search, run)
     return search.study_run.mlflow_id
 
@@ -106,7 +106,7 @@ def _open_or_create_study(spec: StudySpec, digest: str, workers: int, runs: Path
         return RunningSearch(spec, study, run_info, refresh_parent(stored.run.parent, folder), folder, workers, runs)
     try:
         require_effect(spec.space, spec.base)
-        run_info, parent = start_parent_run(f"search {config.study.name}", runs)
+        run_info, parent = create_parent_run(f"search {config.study.name}", runs)
     except InputError:
         if created:  # deleted, because the next start would wait for attributes that no process writes
             optuna.delete_study(study_name=config.study.name, storage=storage.rdb)
@@ -163,7 +163,7 @@ def _supervise_workers(search: RunningSearch, run: Run | None) -> None:
         run: the study's run; None where another process leads.
     """
     spec = search.spec
-    monitor = _log_finished_trials(search, run)
+    monitor = _start_monitor(search, run)
     if search.all_finished:
         return
     logs = run.folder if run is not None else search.runs / f"{search.run_info.id}-helpers"
@@ -174,8 +174,8 @@ def _supervise_workers(search: RunningSearch, run: Run | None) -> None:
         run_workers(jobs, lambda: with_database_retries(lambda: monitor.poll(advance)))
 
 
-def _log_finished_trials(search: RunningSearch, run: Run | None) -> ProgressMonitor:
-    """Print the number of ended trials, and log them and the params of the study to `run`, if any; returns the monitor."""
+def _start_monitor(search: RunningSearch, run: Run | None) -> ProgressMonitor:
+    """Print the number of ended trials, and log the params and the best values so far to `run`, if any; returns the monitor."""
     if run is not None:
         _log_params(search, run)
     monitor = ProgressMonitor(search.spec, search.study, run)

@@ -31,7 +31,7 @@ class Dimension:
         step: between the values of the range; None: any number.
         log: whether the axis is logarithmic.
         integer: whether the values are whole numbers.
-        when: setting to values, as stored in the study; the dimension exists only for these.
+        when: name of a parent setting to its values, as stored in the study; the dimension exists only with these.
     """
 
     name: str

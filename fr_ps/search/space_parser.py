@@ -13,9 +13,9 @@ from fr_ps.errors import InputError
 from fr_ps.search.space import Dimension, Space, Value, decode_choice, params_to_settings, parent_assignments, parents_first
 
 _KEYS = ("choices", "low", "high", "step", "log", "when")
-_FORBIDDEN = ("data.", "synthetic.", "train.seed", "train.select")
+_FORBIDDEN_PREFIXES = ("data.", "synthetic.", "train.seed", "train.select")
 """Settings that change the validation set, the objective or the random seed: trials could not be compared."""
-_ALLOWED = ("data.modalities",)
+_FORBIDDEN_EXCEPTIONS = ("data.modalities",)
 
 
 def parse_space(raw: Mapping[str, Any], base: Config) -> Space:
@@ -86,7 +86,7 @@ def _setting_types(name: Any, base: Config) -> set[Any]:
         raise InputError(f"space: {name!r} is not the name of a setting; expected GROUP.NAME, as optim.lr")
     if name in ("name", "device", "train.watch"):
         raise InputError(f"space.{name}: cannot be searched, as it is no hyperparameter; set it outside the space")
-    if name.startswith(_FORBIDDEN) and name not in _ALLOWED:
+    if name.startswith(_FORBIDDEN_PREFIXES) and name not in _FORBIDDEN_EXCEPTIONS:
         effect = "it changes the validation set, the objective or the random seed"
         raise InputError(f"space.{name}: cannot be searched, as {effect}; set it outside the space")
     group, dot, leaf = name.partition(".")

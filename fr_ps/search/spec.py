@@ -98,7 +98,7 @@ def build_study_spec(config: SearchConfig, base: Config) -> StudySpec:
 
 
 def _shared_settings(base: Config) -> dict[str, Any]:
-    """Setting (`optim.lr`) to value, of the settings that all machines of a study share."""
+    """The values, by name such as `optim.lr`, of the settings that all machines of a study share."""
     return {name.replace("/", "."): value for name, value in flatten_dict(to_dict(base)).items() if name not in _MACHINE_SETTINGS}
 
 

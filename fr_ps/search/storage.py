@@ -22,7 +22,7 @@ from fr_ps.locks import dir_lock
 from fr_ps.redaction import redact
 
 HEARTBEAT_GRACE = 4
-"""Missing heartbeats after which the lease of a trial expires: the right of a worker to the trial that it runs."""
+"""Number of missing heartbeats after which a lease expires. A lease is the right of a worker to the trial that it runs."""
 _SQLITE_TIMEOUT = 60.0
 _RETRY_SECONDS, _MAX_RETRY_PAUSE = 600.0, 30.0
 Result = TypeVar("Result")
@@ -108,8 +108,8 @@ def with_database_retries(call: Callable[[], Result]) -> Result:
     handlers run afterwards:
 
     - A handler raises: its exception replaces the result or the error of `call`.
-    - The handlers return, such as those of `run_workers`, which only record the signal: the result of `call` is returned. If
-      `call` failed, KeyboardInterrupt or SystemExit is raised instead of a retry.
+    - The handlers return, as those of `run_workers` do: the result of `call` is returned. If `call` failed, KeyboardInterrupt
+      or SystemExit is raised instead of a retry.
 
     Raises:
         DatabaseUnreachableError: the database was unreachable for ten minutes.

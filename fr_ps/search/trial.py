@@ -238,8 +238,8 @@ class _PruningCallback:
     """Reports each epoch's validation to the study, and prunes.
 
     Attributes:
-        reported_metric: the objective, whose values the pruner compares; None, without pruning, if it is a cost or there are
-            several objectives.
+        reported_metric: the only objective, whose values the pruner compares. None if that objective is a cost, or if there are
+            several: such trials are not pruned.
         epoch: last trained epoch, counting those trained before a resume; 0 if there is none.
     """
 

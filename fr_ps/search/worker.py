@@ -87,8 +87,8 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
         ran, slots = _run_next_trial(context, start_new)
         if ran:
             continue
-        # No trial could be acquired. While another worker runs one, wait: it may need a retry. With `start_new`, the trials in
-        # `slots.ready` run too, since other workers acquired them meanwhile. Without it, they may never start: do not wait.
+        # No trial could be acquired. While another worker runs one, wait: it may need a retry. If new trials may start, wait for
+        # those in `slots.ready` too: other workers have acquired them meanwhile. If none may start, do not wait for these.
         others_run = slots.running or (start_new and slots.ready)
         if not others_run:
             return

@@ -118,7 +118,7 @@ class DeliveryQueue:
                 break
             events.append(event)
             end_of_batch = end
-            items += len(event.data.get("values", event.data))
+            items += len(event.data.get("values", event.data))  # metrics, params or tags
             if items >= _MAX_BATCH_ITEMS or event.kind in ("artifact", "status"):
                 break
         if not events:

@@ -210,7 +210,7 @@ def read_events(path: Path, start: int = 0) -> Iterator[tuple[int, Event]]:
     for line in _lines(path, start):
         if not line.endswith(b"\n") and len(line) <= MAX_BYTES:
             return
-        if damage:
+        if damage:  # of the line before, which is not the last one
             raise damage
         end += len(line)
         try:

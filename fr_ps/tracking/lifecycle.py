@@ -103,7 +103,7 @@ def resume_run(
         yield from _track(folder, info, echo, timeout, system_metrics, interrupt_ends_wait, placeholder)
 
 
-def start_parent_run(name: str, runs: Path) -> tuple[RunInfo, ParentRun]:
+def create_parent_run(name: str, runs: Path) -> tuple[RunInfo, ParentRun]:
     """Create a parent run in MLflow, with a folder under `runs`; `resume_run` opens it.
 
     Under `mlflow run`, the run that MLflow has created becomes the parent run. The call waits for MLflow, because the child runs

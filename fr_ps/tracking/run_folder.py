@@ -174,8 +174,8 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def _source_tags() -> dict[str, str]:
     """The tags that `mlflow run` sets for the source column of the run table, and the whole command line."""
     command = command_line()
-    # MLflow's pages show only what follows the last slash of the source, which of `fr-ps promote --model models:/faces/1` is `1`.
-    # So words with a slash are left out.
+    # Words with a slash are left out, since MLflow's pages show only what follows the last slash of the source. For
+    # `fr-ps promote --model models:/faces/1`, that would be `1`.
     source = " ".join(word for word in command.split()[:2] if "/" not in word)
     tags = {"mlflow.source.name": source[:500], "mlflow.source.type": "LOCAL", "fr_ps.command": command[:500]}
     with suppress(KeyError, OSError):  # the user of a container may have no name

@@ -80,11 +80,11 @@ class BatchLoader:
         self.targets |= {task: torch.from_numpy(codes[:, column].astype(np.int64)) for column, task in enumerate(ATTRIBUTES)}
         if batch.balance == "class":
             _check_two_classes(batch.attribute, codes[:, ATTRIBUTES.index(batch.attribute)])
-        # Each process gets a contiguous part of the batch (`own_rows`), in which the sessions of a subject are adjacent. If all
-        # parts have the same number of subjects, the sessions of a subject stay in one process.
         if batch.balance == "none":
             _check_equal_shares(min(batch.people * batch.sessions, len(rows)), "sessions")
         else:
+            # The sessions of a subject are adjacent in a batch, of which each process gets a contiguous part (`own_rows`). If all
+            # parts have the same number of subjects, the sessions of a subject stay in one process.
             _check_equal_shares(min(batch.people, len(self.subjects)), f"subjects of {batch.sessions} sessions")
 
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:

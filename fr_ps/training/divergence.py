@@ -17,7 +17,7 @@ _MAX_SESSIONS_SHOWN = 6
 
 
 class DivergedError(InputError):
-    """NaN or infinity in too many steps in a row (loss or gradient), in the weights or in embeddings of the validation part."""
+    """NaN or infinity: in the loss or gradient of too many steps in a row, in the weights, or in the embeddings of validation."""
 
 
 class NonFiniteGuard:

@@ -41,7 +41,7 @@ def build_schedule(config: ScheduleConfig, *, lr: float, epochs: int, steps_per_
 def check_lowest_rate(config: ScheduleConfig, *, lr: float) -> None:
     """Reject a cosine schedule whose cycles would end above their peak.
 
-    Not part of the checks of `Config`, whose settings a search may still change one by one.
+    Not a check of `Config`: the base settings of a search may break this rule, if the rates that its trials set keep it.
 
     Raises:
         InputError: `lowest` is above the peak rate `lr`.

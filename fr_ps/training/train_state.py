@@ -51,7 +51,7 @@ class MeanMeter:
         return {name: float(self.sums[name]) / count for name, count in self.counts.items()}
 
     def load(self, sums: Mapping[str, Tensor], counts: Mapping[str, int], device: torch.device) -> None:
-        """Restore `sums` and `counts`. A name in `sums` only has no counted batch, and is left out."""
+        """Restore `sums` and `counts`. A name that is not in `counts` had no counted batch, and is left out."""
         self.sums = {name: sums[name].to(device) for name in counts}
         self._counts = {name: torch.tensor(count, device=device) for name, count in counts.items()}
 

@@ -132,8 +132,8 @@ class Trainer:
                 batch_numbers = range(state.batch, min(state.batch + self.accumulate, len(batches)))
                 self.train_step(stream, batch_numbers)
                 if self._is_check_due(batch_numbers, len(batches)) and state.guard.diverged:
-                    # Search from the first batch since the last check, rounded down to a multiple of `check_every`. With
-                    # accumulation, this can repeat batches that were checked.
+                    # The last check was in the step that crossed the multiple of `check_every` at or before the start of this
+                    # step. So no batch before that multiple is unchecked.
                     first = batch_numbers.start // self.check_every * self.check_every
                     raise self._diverged_error(batches, range(first, batch_numbers.stop))
                 state.batch = batch_numbers.stop
@@ -187,8 +187,9 @@ class Trainer:
         for batch in batches:
             losses.append(self.forward_backward(batch, is_first=not losses, accumulated=accumulated))
             sessions += len(next(iter(batch.targets.values())))
-        # The network ran on this process's own sessions only, so its gradients are summed over the processes. The losses ran on
-        # the outputs of all sessions, so their gradients are equal, up to rounding; averaging keeps them identical.
+        # The network ran on this process's own sessions only, so its gradients are summed over the processes. Each process
+        # computed the losses on the outputs of all sessions, so the gradients of the losses' own parameters differ by rounding
+        # only. They are averaged, so that these parameters stay identical in all processes.
         sum_gradients(self.network_parameters)
         average_gradients(self.loss_parameters)
         if state.scaler.is_enabled():

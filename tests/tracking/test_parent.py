@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from fr_ps.tracking.lifecycle import refresh_parent, restore_run_folder, resume_run, start_parent_run, start_run
+from fr_ps.tracking.lifecycle import create_parent_run, refresh_parent, restore_run_folder, resume_run, start_run
 from fr_ps.tracking.run_folder import PARENT_TAG, RUN_INFO_FILE, read_run_info
 from fr_ps.tracking.sync import move_to_store
 
@@ -17,7 +17,7 @@ RUNS = Path("runs")
 
 def test_children_are_in_the_experiment_of_the_parent(store: MlflowClient, monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "studies")
-    info, parent = start_parent_run("a study", RUNS)
+    info, parent = create_parent_run("a study", RUNS)
     assert store.get_run(parent.mlflow_id).info.run_name == "a study"
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "elsewhere")
     monkeypatch.setenv("MLFLOW_RUN_ID", "of another run")
@@ -35,13 +35,13 @@ def test_children_are_in_the_experiment_of_the_parent(store: MlflowClient, monke
 def test_a_parent_adopts_the_run_of_mlflow_run(store: MlflowClient, monkeypatch):
     started = store.create_run("0").info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", started)
-    info, parent = start_parent_run("a study", RUNS)
+    info, parent = create_parent_run("a study", RUNS)
     assert info.mlflow_id == parent.mlflow_id == started
     assert parent.experiment_id == "0"
 
 
 def test_a_parent_is_resumed_as_the_same_run_also_on_another_machine(store: MlflowClient):
-    info, parent = start_parent_run("a study", RUNS)
+    info, parent = create_parent_run("a study", RUNS)
     with resume_run(restore_run_folder(info, RUNS)) as run:
         run.log_metrics({"best": 0.5}, 1)
     other = Path("another machine")
@@ -54,7 +54,7 @@ def test_a_parent_is_resumed_as_the_same_run_also_on_another_machine(store: Mlfl
 
 
 def test_an_existing_parent_folder_is_unchanged(store: MlflowClient):
-    info, _ = start_parent_run("a study", RUNS)
+    info, _ = create_parent_run("a study", RUNS)
     assert restore_run_folder(replace(info, name="renamed"), RUNS) == RUNS / info.id
     assert read_run_info(RUNS / info.id).name == "a study"
 
@@ -63,7 +63,7 @@ def test_an_existing_parent_folder_is_unchanged(store: MlflowClient):
 def test_a_parent_without_mlflow_is_an_error(monkeypatch, rejected, uri):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with rejected(uri, "check that the server answers"):
-        start_parent_run("a study", RUNS)
+        create_parent_run("a study", RUNS)
 
 
 def test_a_runs_folder_that_cannot_be_written_is_an_error(store: MlflowClient, small_disk: Path, rejected):
@@ -71,12 +71,12 @@ def test_a_runs_folder_that_cannot_be_written_is_an_error(store: MlflowClient, s
     shutil.rmtree(small_disk / "runs", ignore_errors=True)
     with rejected("disk"):
         for _ in range(100):
-            start_parent_run("a study", small_disk / "runs")
+            create_parent_run("a study", small_disk / "runs")
     assert not list((small_disk / "runs").glob(f"*/.partial*{RUN_INFO_FILE}"))
 
 
 def test_a_parent_moved_to_another_store_has_its_new_id(store: MlflowClient, make_store, tmp_path, monkeypatch):
-    info, parent = start_parent_run("a study", RUNS)
+    info, parent = create_parent_run("a study", RUNS)
     folder = RUNS / info.id
     assert refresh_parent(parent, folder) == parent == refresh_parent(parent, RUNS / "nowhere")
     (tmp_path / "other").mkdir()
@@ -93,7 +93,7 @@ def test_a_parent_does_not_adopt_an_ended_run(store: MlflowClient, monkeypatch, 
     started = store.create_run("0").info.run_id
     store.set_terminated(started)
     monkeypatch.setenv("MLFLOW_RUN_ID", started)
-    info, parent = start_parent_run("a study", RUNS)
+    info, parent = create_parent_run("a study", RUNS)
     assert parent.mlflow_id == info.mlflow_id != started
     assert (
         f"MLFLOW_RUN_ID names MLflow run {started}, which is FINISHED; run {info.id} gets a new MLflow run"
