@@ -32,7 +32,7 @@ def _groups(config: type) -> dict[str, list[str]]:
 
 
 SETTING_GROUPS, SEARCH_SETTING_GROUPS = _groups(Config), _groups(SearchConfig)
-"""Group to the names of its settings: the groups of a training, and those that a search adds."""
+"""Mapping from group to the names of its settings: the groups of a training, and those that a search adds."""
 TABLE_SETTINGS = ("root", "labels", "classes")
 """The data settings that apply to reading the labels table."""
 _TABLE_COMMANDS = ("data check", "data show")
@@ -145,7 +145,8 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         tokens.append(f"--resume={run_folder.name}")
         config_files = [str(run_folder / CONFIG_FILE)]
     depth = 2 if tokens[:1] == ["data"] else 1
-    command = " ".join(tokens[:depth])
+    words, flags = tokens[:depth], tokens[depth:]
+    command = " ".join(words)
     trees = {file: _read_config(Path(file)) for file in config_files}
     if command == "search":
         trees = _put_base_first(trees, tokens)
@@ -153,11 +154,11 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     # come after them and override them.
     config_flags = [f"--config={json.dumps(_select_settings(tree, command, file))}" for file, tree in trees.items()]
     try:
-        arguments = parser.instantiate(parser.parse_args(tokens[:depth] + config_flags + tokens[depth:]))
+        arguments = parser.instantiate(parser.parse_args(words + config_flags + flags))
     except _ParseError as error:
         raise InputError(_translate_error(str(error), command, trees, _flags(parser, command))) from None
     if config_files:
-        arguments[".".join([*tokens[:depth], "config"])] = config_files  # instead of the contents
+        arguments[".".join([*words, "config"])] = config_files  # instead of the contents
     return arguments
 
 

@@ -22,7 +22,7 @@ MapBatch = dict[str, Tensor]
 
 _NOISE_AREA, _NOISE_ASPECT = (0.1, 0.25), 2.0
 _ERASED_AREA, _ERASED_ASPECT = (0.02, 0.33), 3.0
-_NOISE_TABLE = 1 << 22
+_NOISE_TABLE_LENGTH = 1 << 22
 
 
 def augment(batch: Mapping[str, Tensor], config: AugmentConfig, generator: torch.Generator) -> MapBatch:
@@ -249,7 +249,7 @@ def _noise(maps: Tensor, position: Tensor) -> Tensor:
     Alternative to Reinforcement Learning", 2017, arXiv:1703.03864, section 2.
     """
     length = maps[0].numel()
-    table = _noise_table(max(_NOISE_TABLE, 2 * length), maps.device).to(maps.dtype)
+    table = _noise_table(max(_NOISE_TABLE_LENGTH, 2 * length), maps.device).to(maps.dtype)
     starts = (position.double() * (len(table) - length)).long().tolist()
     return torch.stack([table[start : start + length] for start in starts]).view(maps.shape)
 

@@ -33,9 +33,9 @@ class Branch(nn.Module):
 
     The attributes' separation modules form a chain. Each splits its input into the input of its attribute's embedding and a
     rest, which is the input of the next module. The last rest is the input of the identity embedding. Behind a gradient
-    reversal, an adversarial discriminator of each attribute reads the rest of its own module, or the last rest. Without
-    separation all embeddings share one input, and there are no discriminators: one feature map cannot both carry an attribute for
-    one task and lack it for another.
+    reversal, an adversarial discriminator of each attribute reads the rest of its own module or the last rest
+    (`adversary_input`). Without separation all embeddings share one input, and there are no discriminators: one feature map
+    cannot both carry an attribute for one task and lack it for another.
 
     Args:
         modality: of the maps; `joint` for several.

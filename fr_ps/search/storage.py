@@ -113,7 +113,7 @@ def with_database_retries(call: Callable[[], Result]) -> Result:
 
     Raises:
         DatabaseUnreachableError: the database was unreachable for ten minutes.
-        KeyboardInterrupt, SystemExit: a signal arrived during `call`, and its handler raised, or `call` failed.
+        KeyboardInterrupt, SystemExit: a signal arrived during `call`, and either its handler raised or `call` failed.
     """
     started, pause = time.monotonic(), 0.5
     while True:
@@ -123,7 +123,7 @@ def with_database_retries(call: Callable[[], Result]) -> Result:
                 return call()
         except (StorageInternalError, SQLAlchemyError) as error:
             reason = one_line(error, 200)
-        if received:
+        if received:  # `call` failed, and the handlers, which ran at the end of the block, returned
             raise KeyboardInterrupt if signal.SIGINT in received else SystemExit(128 + received[0])
         if time.monotonic() - started > _RETRY_SECONDS:
             raise DatabaseUnreachableError(

@@ -87,10 +87,11 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
         ran, slots = _run_next_trial(context, start_new)
         if ran:
             continue
-        # No trial could be acquired. While another worker runs one, wait: it may need a retry. If new trials may start, wait for
-        # those in `slots.ready` too: other workers have acquired them meanwhile. If none may start, do not wait for these.
-        others_run = slots.running or (start_new and slots.ready)
-        if not others_run:
+        # No trial could be acquired. While another worker runs one, wait: it may need a retry. If new trials may start, `acquire`
+        # tried every trial in `slots.ready` and got none, so other workers have them: wait for these too. Otherwise they are new
+        # ones that the budget no longer lets start.
+        others_are_running = slots.running or (start_new and slots.ready)
+        if not others_are_running:
             return
         time.sleep(_POLL_SECONDS)
 

@@ -71,7 +71,7 @@ def run_workers(jobs: Mapping[Path, Job], poll_finished: Callable[[], int], limi
     second SIGINT they stop at once; at a third one they are killed.
 
     Args:
-        jobs: log file to job.
+        jobs: mapping from log file to job.
         poll_finished: called twice a second, and once after the last worker has ended. It may report progress, and returns the
             number of finished trials or final runs.
         limit: number of processes at the same time; 0: all jobs.

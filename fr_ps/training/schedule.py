@@ -41,7 +41,8 @@ def build_schedule(config: ScheduleConfig, *, lr: float, epochs: int, steps_per_
 def check_lowest_rate(config: ScheduleConfig, *, lr: float) -> None:
     """Reject a cosine schedule whose cycles would end above their peak.
 
-    Not a check of `Config`: the base settings of a search may break this rule, if the rates that its trials set keep it.
+    `Config` does not check this: the base settings of a search may break the rule, as long as the settings of each trial satisfy
+    it.
 
     Raises:
         InputError: `lowest` is above the peak rate `lr`.

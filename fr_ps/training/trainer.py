@@ -87,7 +87,7 @@ class Trainer:
         self.sharded_centres = sharded_parameters(state.losses)
         sharded = set(self.sharded_centres)
         self.replicated_parameters = [parameter for parameter in self.parameters if parameter not in sharded]
-        self.loss_parameters = [parameter for parameter in self.replicated_parameters if parameter not in in_network]
+        self.replicated_loss_parameters = [parameter for parameter in self.replicated_parameters if parameter not in in_network]
         self.stop = GracefulStop()
 
     def train(self) -> None:
@@ -132,8 +132,8 @@ class Trainer:
                 batch_numbers = range(state.batch, min(state.batch + self.accumulate, len(batches)))
                 self.train_step(stream, batch_numbers)
                 if self._is_check_due(batch_numbers, len(batches)) and state.guard.diverged:
-                    # The last check was in the step that crossed the multiple of `check_every` at or before the start of this
-                    # step. So no batch before that multiple is unchecked.
+                    # The largest multiple of `check_every` that is not above the first batch of this step. The step that reached
+                    # it was checked, so all batches before it are checked.
                     first = batch_numbers.start // self.check_every * self.check_every
                     raise self._diverged_error(batches, range(first, batch_numbers.stop))
                 state.batch = batch_numbers.stop
@@ -191,7 +191,7 @@ class Trainer:
         # computed the losses on the outputs of all sessions, so the gradients of the losses' own parameters differ by rounding
         # only. They are averaged, so that these parameters stay identical in all processes.
         sum_gradients(self.network_parameters)
-        average_gradients(self.loss_parameters)
+        average_gradients(self.replicated_loss_parameters)
         if state.scaler.is_enabled():
             state.scaler.unscale_(state.optimizer)
         grad_norm = total_grad_norm(self.replicated_parameters, self.sharded_centres)
