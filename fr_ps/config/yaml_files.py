@@ -170,13 +170,13 @@ class _SettingsBuilder:
     def _scalar(self, node: ScalarNode, schema: Any, key: str) -> bool | int | float | str | None:
         """The value of a scalar.
 
-        A setting that accepts text gets the text, with two exceptions. If it also accepts booleans, it gets what YAML reads. If
-        it also accepts numbers, it gets a number where YAML reads one. A setting that accepts no text gets what YAML reads.
+        A setting that accepts text gets the text; but if it also accepts numbers, it gets a number where YAML reads one. A
+        setting that accepts no text gets what YAML reads.
         """
         if "\0" in node.value:
             raise InputError(f"{self._location(node)}: {key} contains a null character; remove it")
         types = set(_accepted_types(schema.type_hint if isinstance(schema, _SearchValue) else schema))
-        accepts_text = str in types and bool not in types  # a setting that accepts both has `off` and `no` as booleans
+        accepts_text = str in types
         # `null` is a valid text; an empty value is missing.
         if node.tag == _NULL and not (accepts_text and node.value):
             self._check_null(node, schema, key)

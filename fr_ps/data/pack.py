@@ -76,7 +76,8 @@ class PackReader:
         return maps
 
     def _prefetch(self, rows: np.ndarray) -> None:
-        """Ask the system to load these rows from disk in advance. Otherwise each page fault reads far more than one map."""
+        """Ask the system to load these rows from disk in advance. Otherwise the system's read-ahead at each page fault loads far
+        more than one map."""
         if not hasattr(mmap, "MADV_WILLNEED"):  # Windows
             return
         mapped, size = self.maps.base, self.maps[0].nbytes

@@ -71,7 +71,7 @@ class GradientWeighting(Weighting):
         adversarial_sum = [torch.stack(adversarial).sum()] if adversarial else []
         # One row per task, then, if there are adversaries, one of their sum.
         gradients = torch.stack([_gradient(loss, maps) for loss in [*(weighted[task] for task in tasks), *adversarial_sum]])
-        gramian = sum_over_processes_(_gramian(gradients))  # the maps of other processes are further entries of the gradients
+        gramian = sum_over_processes_(_gramian(gradients))  # summed over the entries of all processes' maps
         # Computed by one process and copied to the others, since PCGrad draws random numbers.
         weights = from_main_process(lambda: self._task_weights(gramian[: len(tasks), : len(tasks)]))
         self._update_mean_weights(tasks, weights)

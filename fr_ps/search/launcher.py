@@ -115,6 +115,7 @@ def _open_or_create_study(spec: StudySpec, digest: str, workers: int, runs: Path
     study.set_metric_names(spec.objectives)
     study.set_user_attr(_DATA, digest)
     study.set_user_attr(_DEFINITION, spec.definition())
+    # Last, because `_wait_for_metadata` waits for this attribute.
     study.set_user_attr(_STUDY_RUN, {"card": asdict(run_info), "parent": asdict(parent), "folder": str(folder)})
     return RunningSearch(spec, study, run_info, parent, folder, workers, runs)
 

@@ -19,7 +19,7 @@ class RunningSearch:
     Attributes:
         spec: of the study.
         study: in the database.
-        run_info: of the study's run, as it started.
+        run_info: content of `run.json` of the study's run, when that run was created.
         study_run: ids of that run in MLflow, where the trials' runs are its children.
         folder: of the study's run, on the machine where it started.
         workers: number of processes on this machine.

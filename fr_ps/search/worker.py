@@ -88,8 +88,8 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
         if ran:
             continue
         # No trial could be acquired. While another worker runs one, wait: it may need a retry. If new trials may start, `acquire`
-        # tried every trial in `slots.ready` and got none, so other workers have them: wait for these too. Otherwise they are new
-        # ones that the budget no longer lets start.
+        # tried every trial in `slots.ready` and got none, so other workers have them: wait for these too. If none may start,
+        # do not: the trials in `slots.ready` never ran, and never will.
         others_are_running = slots.running or (start_new and slots.ready)
         if not others_are_running:
             return
@@ -143,7 +143,7 @@ def total_epochs(study: optuna.Study) -> int:
     # The epochs of a retry include those of the killed trial that it resumes; the killed trial is therefore left out.
     retried = {number for trial in trials for number in trial.system_attrs.get("retry_history", ())}
     return sum(
-        int(trial.user_attrs.get(EPOCHS, 0)) or max(trial.intermediate_values, default=0)
+        int(trial.user_attrs.get(EPOCHS, 0)) or max(trial.intermediate_values, default=0)  # or the last reported epoch
         for trial in trials
         if trial.number not in retried
     )

@@ -155,8 +155,8 @@ class DeliveryThread(threading.Thread):
     def run(self) -> None:
         backoff = _MIN_BACKOFF
         while not self._cancelled:
-            # Read the flag before the journal: if it is set, this pass finds all events logged before `finish`, and may be the
-            # last one.
+            # Read the flag before the journal: if it is set, this pass finds all events logged before `finish`. The thread
+            # then ends after a pass that sends nothing.
             closing = self._closing.is_set()
             if not self.journal.is_present():  # the run folder was removed; sending would recreate it
                 return

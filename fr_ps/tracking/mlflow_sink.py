@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from requests import RequestException
 
@@ -102,12 +103,17 @@ class MlflowSink:
         return str(mlflow_id)
 
     def _verify_or_adopt_run(self, client: MlflowClient, mlflow_id: str) -> str | None:
-        """Return `mlflow_id`, from `run.json`, if that MLflow run is this run or can be adopted; None if it is unavailable.
+        """Return `mlflow_id`, from `run.json`, if that MLflow run has our id as a tag or can be adopted; else None.
 
         An MLflow run that `mlflow run` created for this process is adopted if it has no `RUN_ID_TAG` and did not end before
         this run started. (It may have ended later: after an outage, the first delivery can come after the end of the command.)
         Name and tag are set only on adoption, as the user may rename the run later.
+
+        Raises:
+            InputError: the MLflow run is deleted or belongs to another run, although events were delivered to it.
         """
+        # After a delivery the id is surely that of this run, so that its loss is an error. Before one, it may be an outdated
+        # MLFLOW_RUN_ID, and a new MLflow run is created.
         delivered = (self.folder / DELIVERED_FILE).exists()
         try:
             run = client.get_run(mlflow_id)
@@ -268,7 +274,7 @@ class MlflowSink:
     def _is_active(self) -> bool:
         """Whether the MLflow run is not deleted; a deleted run rejects all events until it is restored."""
         client, mlflow_id = self._client_and_id()
-        run: Run = client.get_run(mlflow_id)
+        run: MlflowRun = client.get_run(mlflow_id)
         return bool(run.info.lifecycle_stage == "active")
 
     def _client_and_id(self) -> tuple[MlflowClient, str]:

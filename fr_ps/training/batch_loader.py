@@ -83,8 +83,8 @@ class BatchLoader:
         if batch.balance == "none":
             _check_equal_shares(min(batch.people * batch.sessions, len(rows)), "sessions")
         else:
-            # The sessions of a subject are adjacent in a batch, of which each process gets a contiguous part (`own_rows`). If all
-            # parts have the same number of subjects, the sessions of a subject stay in one process.
+            # Each process gets a contiguous part of a batch (`own_rows`), in which the K sessions of a subject are adjacent. With
+            # the same number of subjects in all parts, each process has K sessions of each of its subjects.
             _check_equal_shares(min(batch.people, len(self.subjects)), f"subjects of {batch.sessions} sessions")
 
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:

@@ -93,7 +93,7 @@ class NonFiniteGuard:
 
     @property
     def most_consecutive(self) -> int:
-        """Largest number of skipped steps in a row, at any time: a row can end between two checks. Waits for the device."""
+        """Length of the longest series of consecutive skipped steps, which can end between two checks. Waits for the device."""
         return int(self._longest)
 
     @property

@@ -87,7 +87,7 @@ def prepare_training(config: Config, echo: Callable[[str], None], folder: Path |
 def check_selected_metrics(prepared: PreparedTraining) -> None:
     """Check that `train.select` and `train.watch` are defined on the validation part, with random predictions.
 
-    Every process calls it; the main process computes. With a checkpoint nothing is checked: the run has epochs already.
+    Every process calls it; the main process computes. With a checkpoint nothing is checked: the run was checked when it started.
 
     Raises:
         InputError: a metric is unknown, undefined for these subjects and labels, or has too little support.

@@ -126,16 +126,16 @@ class Trainer:
         batches = self.loader.epoch_batches(state.epoch)
         stream = self.loader.stream(batches, state.epoch, state.batch)
         started = time.perf_counter() - state.seconds
+        first_unchecked = state.batch
         with progress(f"epoch {state.epoch + 1}/{self.epochs}", len(batches), "batches") as advance:
             advance(state.batch)
             while state.batch < len(batches):
                 batch_numbers = range(state.batch, min(state.batch + self.accumulate, len(batches)))
                 self.train_step(stream, batch_numbers)
-                if self._is_check_due(batch_numbers, len(batches)) and state.guard.diverged:
-                    # The largest multiple of `check_every` that is not above the first batch of this step. The step that reached
-                    # it was checked, so all batches before it are checked.
-                    first = batch_numbers.start // self.check_every * self.check_every
-                    raise self._diverged_error(batches, range(first, batch_numbers.stop))
+                if self._is_check_due(batch_numbers, len(batches)):
+                    if state.guard.diverged:
+                        raise self._diverged_error(batches, range(first_unchecked, batch_numbers.stop))
+                    first_unchecked = batch_numbers.stop
                 state.batch = batch_numbers.stop
                 state.seconds = time.perf_counter() - started
                 advance(len(batch_numbers))
