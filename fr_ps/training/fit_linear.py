@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from fr_ps.config import AugmentConfig
 from fr_ps.data.augment import MapBatch, augment
@@ -88,7 +89,9 @@ def fit_classifiers(classifiers: LinearAttributes, features: np.ndarray, labels:
         # only tens of iterations with this regularisation.
         model = LogisticRegression(
             C=_INVERSE_REGULARISATION / known.sum(), class_weight="balanced", solver="lbfgs", tol=1e-8, max_iter=1000
-        ).fit(features[known] * scale, codes[known])
+        )
+        with threadpool_limits(1, user_api="blas"):  # the products are small: a second thread makes them several times slower
+            model.fit(features[known] * scale, codes[known])
         weights = np.hstack([model.coef_ * scale, model.intercept_[:, None]])
         if len(weights) == 1:  # with two classes, scikit-learn gives only those of the second
             weights = np.vstack([np.zeros_like(weights), weights])
