@@ -44,7 +44,7 @@ def _train(arguments: Namespace) -> None:
     if not arguments.resume:
         check_trains_selected_metric(config)
     starts_torchrun = (arguments.processes or 1) > 1 and not under_torchrun
-    # torchrun runs this command again in each process, and the main one prints the notes then.
+    # torchrun runs this command again in each process; there, `echo` prints the notes in the main process only.
     if not starts_torchrun:
         for setting, condition in inactive_settings(config):
             echo(f"note: {setting} has no effect; it applies only if {condition.text}")

@@ -196,7 +196,7 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
         is_tuple = isinstance(getattr(present, leaf), tuple)
         check_setting(isinstance(value, (list, tuple)) or not is_tuple, name, value, f"a list, as [{value}]")
         by_group.setdefault(group, {})[leaf] = tuple(value) if is_tuple else value
-    return replace(config, **{group: replace(getattr(config, group), **its) for group, its in by_group.items()})
+    return replace(config, **{group: replace(getattr(config, group), **leaves) for group, leaves in by_group.items()})
 
 
 def from_dict(tree: Mapping[str, Any]) -> Config:
@@ -206,7 +206,9 @@ def from_dict(tree: Mapping[str, Any]) -> Config:
         InputError: an unknown or invalid setting.
     """
     tree = without_removed(tree)
-    settings = {f"{group}.{name}": leaf for group, its in tree.items() if isinstance(its, dict) for name, leaf in its.items()}
+    settings = {
+        f"{group}.{name}": leaf for group, leaves in tree.items() if isinstance(leaves, dict) for name, leaf in leaves.items()
+    }
     return replace(with_settings(Config(), settings), **{name: leaf for name, leaf in tree.items() if not isinstance(leaf, dict)})
 
 
@@ -221,16 +223,22 @@ def without_removed(tree: Mapping[str, Any], where: str = "", any_value: bool = 
     Raises:
         InputError: a removed setting differs from the constant that replaced it.
     """
-    kept = {group: dict(its) if isinstance(its, dict) else its for group, its in tree.items()}
-    for name in (*REMOVED, *_REMOVED_WITHOUT_EFFECT):
-        group, _, leaf = name.partition(".")
-        for place, key in ((kept.get(group), leaf), (kept, name)):  # nested, flat
-            if not isinstance(place, dict) or key not in place:
-                continue
-            value, constant = place.pop(key), REMOVED.get(name)
-            if not any_value and name in REMOVED and value != constant:
+    kept = {group: dict(settings) if isinstance(settings, dict) else settings for group, settings in tree.items()}
+    for name in _REMOVED_WITHOUT_EFFECT:
+        _pop_setting(kept, name)
+    for name, constant in REMOVED.items():
+        for value in _pop_setting(kept, name):
+            if value != constant and not any_value:
                 raise InputError(f"{where}{name} is {value!r}, but the setting was removed and is always {constant!r}; remove it")
     return kept
+
+
+def _pop_setting(tree: dict[str, Any], name: str) -> list[Any]:
+    """Remove the setting `name` from `tree`, under its nested and its flat key; returns the values found."""
+    group, _, leaf = name.partition(".")
+    nested = tree.get(group)
+    values = [nested.pop(leaf)] if isinstance(nested, dict) and leaf in nested else []
+    return values + ([tree.pop(name)] if name in tree else [])
 
 
 def flatten_dict(tree: dict[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ class OptimConfig:
 
     Args:
         name: adamw, or sgd with Nesterov momentum.
-        lr: peak learning rate, reached at the end of the warm-up. Task weights that are learned (by
-            loss.weighting uncertainty) have 50 times this rate.
+        lr: peak learning rate, reached at the end of the warm-up. Task weights that are learned (if
+            loss.weighting is uncertainty) have 50 times this rate.
         weight_decay: weight decay; norms, biases, layer scales and the learned task weights have none.
         momentum: momentum of sgd.
         clip: largest gradient norm of a step; 0: no limit.

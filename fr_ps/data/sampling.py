@@ -119,8 +119,8 @@ def _assign_groups(classes: np.ndarray, num_slots: int, rng: np.random.Generator
     Rows without a label get their share of the slots, spread evenly; the other slots go to the classes in turn.
     """
     groups, num_missing = np.unique(classes), int(np.sum(classes == MISSING))
-    # due[i] = floor(i * share + offset): how many of the first i slots go to rows without a label, whose share of the rows is
-    # `share`. If their part of an epoch is less than one slot, the random offset (0 to below 1) decides whether they get one.
+    # due[i]: how many of the first i slots go to rows without a label: i times their share of the rows, plus a random offset from
+    # 0 to below 1, rounded down. If less than one slot per epoch is their share, the offset decides whether they get one.
     due = (np.arange(num_slots + 1) * num_missing + rng.integers(len(classes))) // len(classes)
     unlabelled = np.diff(due) > 0
     in_turn = rng.permutation(np.flatnonzero(groups != MISSING))

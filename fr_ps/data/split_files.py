@@ -19,7 +19,7 @@ _NO_ROWS = np.empty(0, dtype=int)
 
 @dataclass(frozen=True)
 class Split:
-    """Sorted row indices of the labels table in each part. A part may be empty, and a row may be in no part.
+    """Sorted indices of each part into the `Labels` that were split. A part may be empty, and a row may be in no part.
 
     Attributes:
         train: rows to train on.

@@ -131,8 +131,8 @@ def _add_gallery(labels: Labels, split: Split, config: DataConfig) -> Split:
     rng = np.random.default_rng([config.split_seed, _GALLERY])
     allocator = SessionAllocator(2, np.bincount(combined, minlength=1))
     enrolled = np.zeros(len(order), dtype=bool)
-    for own_rows in _shuffled_subjects(subject_of, rng):
-        rows = rng.permutation(own_rows)
+    for subject_rows in _shuffled_subjects(subject_of, rng):
+        rows = rng.permutation(subject_rows)
         if len(rows) > config.gallery:
             enrolled[rows] = _sample_sessions(allocator, combined[rows], config.gallery)
     if not enrolled.any():
@@ -191,8 +191,8 @@ def _split_by_session(subject_of: np.ndarray, codes: np.ndarray, config: DataCon
     fold_allocator = SessionAllocator(max(config.folds, 1), totals)
     test_allocator, val_allocator = SessionAllocator(2, totals), SessionAllocator(2, totals)
     allocated = 0
-    for own_rows in _shuffled_subjects(subject_of, rng):
-        rows = rng.permutation(own_rows)
+    for subject_rows in _shuffled_subjects(subject_of, rng):
+        rows = rng.permutation(subject_rows)
         limit = len(rows) - 1  # one session remains in the train part
         if config.folds:
             # Consecutive over all subjects, so that the sizes of folds differ by one session at most.
@@ -214,7 +214,7 @@ def _sample_sessions(allocator: SessionAllocator, combined: np.ndarray, count: i
 
 
 class _SessionQuota:
-    """The number of sessions of one subject after another in a part.
+    """Decides, subject by subject, how many of its sessions go to one part.
 
     A small share of few sessions would round to 0 for each subject, so the remainder carries over to the next subject.
     """

@@ -98,7 +98,7 @@ class _Swaps:
         return self.known[kind, here][there * len(self.kinds) + self.kind_of[others]]
 
     def _change(self, gain: np.ndarray, here: int, there: np.ndarray) -> np.ndarray:
-        """(n,) the change if the part `here` gains, and the (n,) parts `there` lose, (n, strata) sessions."""
+        """(n,) change of the distance if `gain` (n, strata) sessions move from the parts `there` (n,) to the part `here`."""
         change = ((self.excess[here] + gain) ** 2 - self.excess[here] ** 2) / self.expected[here]
         change += ((self.excess[there] - gain) ** 2 - self.excess[there] ** 2) / self.expected[there]
         return np.asarray(change.sum(axis=1))
@@ -138,6 +138,6 @@ class SessionAllocator:
         for index in np.argsort(self.totals[combined], kind="stable"):  # the rarest label first
             quota = self.quota[:, combined[index]]
             part[index] = np.argmax(np.where(free > 0, quota, -np.inf))
-            quota[part[index]] -= 1
+            quota[part[index]] -= 1  # a view of `self.quota`: what remains carries over to the next subject
             free[part[index]] -= 1
         return part

@@ -30,11 +30,12 @@ class _Normalise(torch.autograd.Function):
         of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
             gradients[0], x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
         )
-        # As x determines the statistics, dx is less by weight * scale * (mean_bias + x_hat * mean_weight).
-        mean_weight, mean_bias = sum_over_processes_(torch.stack([of_weight, of_bias])) / _count(x)
+        # As the statistics depend on x, weight * scale * (mean_of_bias + x_hat * mean_of_weight) is subtracted from
+        # the gradient of x, where x_hat = (x - mean) * scale.
+        mean_of_weight, mean_of_bias = sum_over_processes_(torch.stack([of_weight, of_bias])) / _count(x)
         scale = torch.rsqrt(variance + ctx.eps)
-        slope = -weight * scale.square() * mean_weight
-        offset = -weight * scale * mean_bias - slope * mean
+        slope = -weight * scale.square() * mean_of_weight
+        offset = -weight * scale * mean_of_bias - slope * mean
         shape = _channel_shape(x)
         of_x.add_(offset.view(shape)).addcmul_(x, slope.view(shape))
         return of_x, of_weight, of_bias, None, None, None

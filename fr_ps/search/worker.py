@@ -89,9 +89,9 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
             continue
         # No trial could be acquired. While another worker runs one, wait: it may need a retry. If new trials may start, `acquire`
         # tried every trial in `slots.ready` and got none, so other workers have them: wait for these too. If none may start,
-        # do not: the trials in `slots.ready` never ran, and never will.
-        others_are_running = slots.running or (start_new and slots.ready)
-        if not others_are_running:
+        # do not wait for these: they never ran, and no worker will start them.
+        should_wait = slots.running or (start_new and slots.ready)
+        if not should_wait:
             return
         time.sleep(_POLL_SECONDS)
 

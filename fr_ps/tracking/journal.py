@@ -148,7 +148,7 @@ class Journal:
                 if error.errno not in DISK_FULL_ERRNOS or not self.reserve.exists():
                     raise
                 self.reserve.unlink()
-                if kind != "status":  # the reserve is for the final status; a failed write of another event ends the run
+                if kind != "status":  # the failed write of this event ends the run, whose final status now has room
                     raise
                 self._write(line)
         with self._changed:
@@ -200,7 +200,8 @@ class Journal:
 def read_events(path: Path, start: int = 0) -> Iterator[tuple[int, Event]]:
     """The events of the journal `path` from byte `start` on, each with the byte at which it ends.
 
-    A last line that is incomplete or damaged is skipped: another process is writing it, or a crash has left it.
+    A last line that is incomplete or damaged is skipped: another process is writing it, or a crash has left it. A damaged line
+    before an incomplete one is skipped too.
 
     Raises:
         InputError: a line before the last is not an event, or the file cannot be read.

@@ -110,7 +110,7 @@ class MlflowSink:
         Name and tag are set only on adoption, as the user may rename the run later.
 
         Raises:
-            InputError: the MLflow run is deleted or belongs to another run, although events were delivered to it.
+            InputError: the MLflow run no longer exists or belongs to another run, although events were delivered to it.
         """
         # After a delivery the id is surely that of this run, so that its loss is an error. Before one, it may be an outdated
         # MLFLOW_RUN_ID, and a new MLflow run is created.
@@ -298,6 +298,7 @@ def run_tracking_uri(info: RunInfo) -> str:
 
 def uses_current_store(info: RunInfo) -> bool:
     """Whether the run belongs to the tracking store that MLFLOW_TRACKING_URI names now."""
+    # `run_tracking_uri` normalises both: with credentials, and with the absolute path of a SQLite file.
     return run_tracking_uri(info) == run_tracking_uri(replace(info, tracking_uri=redacted_uri(tracking_uri())))
 
 

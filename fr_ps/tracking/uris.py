@@ -79,9 +79,9 @@ def _limit_requests(retries: int, timeout: int) -> None:
 
 
 def default_tracking_uri() -> str:
-    """URI of the default store of this folder: the file `mlflow.db`."""
+    """URI of the default store of this folder: the file `mlflow.db`, or the folder `mlruns` if an earlier MLflow left one."""
     if not mlflow.is_tracking_uri_set() and not (found := mlflow.get_tracking_uri()).startswith("sqlite:"):
-        return found  # a folder `mlruns` of an earlier MLflow
+        return found
     return sqlite_uri(Path(DEFAULT_STORE_FILE).absolute())
 
 

@@ -169,7 +169,11 @@ class BatchLoader:
         return torch.bincount(self.targets["identity"], minlength=len(self.subjects))
 
     def trained_class_counts(self, classes: Mapping[str, int]) -> dict[str, Tensor]:
-        """Attribute to its (classes,) number of training samples, for the attributes with samples of two classes or more."""
+        """Attribute to its (classes,) number of training samples, for the attributes with samples of two classes or more.
+
+        Args:
+            classes: attribute to its number of classes.
+        """
         counts = {
             task: torch.bincount(self.targets[task][self.targets[task] >= 0], minlength=classes[task]) for task in ATTRIBUTES
         }

@@ -9,7 +9,7 @@ from fr_ps.config import OptimConfig
 from fr_ps.models.network import FaceNetwork
 
 _WEIGHTING_LR_SCALE = 50.0
-"""Learning rate of the task weights that loss.weighting uncertainty learns, relative to optim.lr.
+"""Learning rate of the task weights (learned if loss.weighting is uncertainty) relative to optim.lr.
 
 The weight of a task moves from 1 to its optimum, about 1 / (2 L) at a loss of L (see `UncertaintyWeighting`). Adam changes a
 parameter by about the learning rate per step. At optim.lr, the weights would need too many steps.
@@ -22,7 +22,7 @@ def build_optimizer(
     """The optimizer of the trainable parameters of `modules` and of the parameters of `weighting`, which weights the task losses.
 
     Each parameter group has an `lr_scale`, by which the trainer multiplies the learning rate: `weighting_lr_scale` for the
-    parameters of `weighting`, else 1. The parameters that `no_decay` names and those of `weighting` have no weight decay.
+    parameters of `weighting`, else 1. Weight decay applies neither to those in `no_decay` nor to those of `weighting`.
     """
     decayed: list[nn.Parameter] = []
     not_decayed: list[nn.Parameter] = []
