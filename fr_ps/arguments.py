@@ -158,7 +158,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     except _ParseError as error:
         raise InputError(_translate_error(str(error), command, trees, _flags(parser, command))) from None
     if config_files:
-        arguments[".".join([*words, "config"])] = config_files  # instead of the contents
+        arguments[".".join([*words, "config"])] = config_files  # jsonargparse stores no name for text
     return arguments
 
 

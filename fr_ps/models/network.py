@@ -46,9 +46,8 @@ class NetworkOutput(NamedTuple):
 
         # The fields in the order of `own`.
         embedding, logits, adversarial = next(parts), take(self.logits), take(self.adversarial)
-        return self._replace(
-            embedding=embedding, logits=logits, adversarial=adversarial, branch_embeddings=take(self.branch_embeddings)
-        )
+        branch_embeddings = take(self.branch_embeddings)
+        return NetworkOutput(embedding, logits, adversarial, self.shared, branch_embeddings)
 
     def float(self) -> "NetworkOutput":
         """The outputs in float32. The maps in `shared` stay as they are, since gradients are taken with respect to them."""

@@ -69,7 +69,7 @@ def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
     """
     build_pruner(spec.config.pruner, len(spec.objectives), spec.max_epochs)  # raises before anything is created
     data_digest = check_data_and_objectives(spec)
-    search = _open_or_create_study(spec, data_digest, workers, runs)
+    search = _open_or_create_search(spec, data_digest, workers, runs)
     with _leader_run(search) as run:
         if run is None:
             echo(f"this study is led from {search.run_info.host}; joining as a worker")
@@ -82,10 +82,10 @@ def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
             if run is not None:
                 _log_params_and_progress(search, run)
                 finish_search(search, run)
-    return search.study_run.mlflow_id
+    return search.parent.mlflow_id
 
 
-def _open_or_create_study(spec: StudySpec, digest: str, workers: int, runs: Path) -> RunningSearch:
+def _open_or_create_search(spec: StudySpec, digest: str, workers: int, runs: Path) -> RunningSearch:
     """Open the study and its run, or create both. A study whose creator ended before it stored the run's id gets a new run."""
     config = spec.config
     storage = Storage(config.study.storage, config.study.heartbeat)
@@ -168,7 +168,7 @@ def _supervise_workers(search: RunningSearch, run: Run | None) -> None:
     if search.all_finished:
         return
     logs = run.folder if run is not None else search.runs / f"{search.run_info.id}-helpers"
-    job = spec.as_json() | {"parent": asdict(search.study_run), "threads": search.threads, "began": time.time()}
+    job = spec.as_json() | {"parent": asdict(search.parent), "threads": search.threads, "began": time.time()}
     with progress("search", spec.max_trials, "trials") as advance:
         advance(monitor.finished)
         jobs = {logs / f"worker-{index}.log": job for index in range(search.workers)}

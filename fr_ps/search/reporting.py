@@ -103,7 +103,7 @@ def _train_and_report_final_runs(search: RunningSearch, run: Run, report: Path) 
     """Train the final runs, measure the improvement, register the best run; returns the comparison and a line for each result."""
     spec, after = search.spec, search.spec.config.after
     echo(f"\ntraining the best settings and the base settings with {after.seeds} seeds each")
-    final_runs = train_final_runs(spec, search.study, search.study_run, search.runs, run.folder, search.workers, search.threads)
+    final_runs = train_final_runs(spec, search.study, search.parent, search.runs, run.folder, search.workers, search.threads)
     comparison = Comparison(reason=_not_compared(spec))
     lines = ["no test subjects (data.test_people is 0): improvement over the base not measured"]
     if _has_test_subjects(spec):

@@ -51,7 +51,7 @@ class TrialResult:
     Attributes:
         outcome: complete; pruned: ended by the pruner, diverged, or with infeasible settings; failed: any other error.
         values: of the objectives, where it is complete.
-        reason: why it ended early, or which trial has the same settings.
+        reason: why it ended early; or, if its values were copied, the trial that they are from.
         epochs: number of trained epochs.
     """
 
@@ -114,8 +114,7 @@ def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult | N
         trial, params = with_database_retries(lambda: _sample_params(context, number, slot))
         run, result = _train_in_run(context, trial, params)
         attributes: dict[str, str | int] = {OUTCOME: result.outcome, REASON: result.reason, EPOCHS: result.epochs, RUN: run.id}
-        # Stored here and not at the start of the trial: `run.mlflow_id` is None until the delivery thread has created the run in
-        # MLflow, which may take long.
+        # `MLFLOW_RUN` is stored only now, since `run.mlflow_id` is None until the delivery thread has created the run in MLflow.
         if run.mlflow_id:
             attributes[MLFLOW_RUN] = run.mlflow_id
         with_database_retries(lambda: _set_attributes(trial, attributes))

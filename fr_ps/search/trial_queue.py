@@ -68,7 +68,9 @@ def acquire(storage: Storage, study: optuna.Study, max_trials: int, start_new: b
             study.add_trial(create_trial(state=TrialState.WAITING))
             slots = read_slots(study, max_trials)
         for number in slots.ready:
-            started_before = RUN in study.get_trials(deepcopy=False)[number].user_attrs  # set before the training
+            started_before = (
+                RUN in study.get_trials(deepcopy=False)[number].user_attrs
+            )  # stored when the run of a trial is opened
             if (start_new or started_before) and _set_running(storage, study, number):
                 return number, slots
     return None, slots

@@ -200,11 +200,11 @@ class Journal:
 def read_events(path: Path, start: int = 0) -> Iterator[tuple[int, Event]]:
     """The events of the journal `path` from byte `start` on, each with the byte at which it ends.
 
-    A last line that is incomplete or damaged is skipped: another process is writing it, or a crash has left it. A damaged line
-    before an incomplete one is skipped too.
+    A last line that is incomplete or damaged is skipped: another process is writing it, or a crash has left it. So is a
+    damaged line before an incomplete one.
 
     Raises:
-        InputError: a line before the last is not an event, or the file cannot be read.
+        InputError: a line that is not an event has a complete line after it, or the file cannot be read.
     """
     end = start
     damage: InputError | None = None

@@ -116,32 +116,39 @@ def create_parent_run(name: str, runs: Path) -> tuple[RunInfo, ParentRun]:
     with run_lock(runs / info.id):
         info.write(runs / info.id)
         sink = MlflowSink(runs / info.id, info)
-        try:
+        with _parent_run_required():
             sink.ensure_run()
             if sink.note:
                 echo_stderr(sink.note)
             return sink.info, ParentRun(str(sink.info.mlflow_id), sink.experiment_id())
-        except InputError:
-            raise
-        except Exception as error:  # without a parent run, no trial can start
-            where = redact(os.environ.get("MLFLOW_TRACKING_URI", "")) or "default store"
-            raise InputError(
-                f"MLflow ({where}) cannot create the parent run of the study ({failure_reason(error)}); "
-                "check that the server answers, or set MLFLOW_TRACKING_URI"
-            ) from None
 
 
 def refresh_parent(parent: ParentRun, folder: Path) -> ParentRun:
     """`parent` with the MLflow id in its run folder `folder`, which `fr-ps sync --store` may have changed.
 
     Raises:
-        InputError: `run.json` is damaged.
-        Exception: any failure of MLflow.
+        InputError: `run.json` is damaged, or MLflow does not answer.
     """
     info = read_run_info(folder) if (folder / RUN_INFO_FILE).is_file() else None
     if info is None or not info.mlflow_id or info.mlflow_id == parent.mlflow_id:
         return parent
-    return ParentRun(info.mlflow_id, MlflowSink(folder, info).experiment_id())
+    with _parent_run_required():
+        return ParentRun(info.mlflow_id, MlflowSink(folder, info).experiment_id())
+
+
+@contextmanager
+def _parent_run_required() -> Iterator[None]:
+    """Raise an InputError for a failure of MLflow in the block: without a parent run, no trial can start."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        where = redact(os.environ.get("MLFLOW_TRACKING_URI", "")) or "default store"
+        raise InputError(
+            f"MLflow ({where}) cannot create or find the parent run of the study ({failure_reason(error)}); "
+            "check that the server answers, or set MLFLOW_TRACKING_URI"
+        ) from None
 
 
 def restore_run_folder(info: RunInfo, runs: Path) -> Path:

@@ -112,8 +112,8 @@ class MlflowSink:
         Raises:
             InputError: the MLflow run no longer exists or belongs to another run, although events were delivered to it.
         """
-        # After a delivery the id is surely that of this run, so that its loss is an error. Before one, it may be an outdated
-        # MLFLOW_RUN_ID, and a new MLflow run is created.
+        # Once events were delivered, the id is surely that of this run, and a missing MLflow run is an error. Until then it may
+        # come from an outdated MLFLOW_RUN_ID: if that run is unusable, a new one is created.
         delivered = (self.folder / DELIVERED_FILE).exists()
         try:
             run = client.get_run(mlflow_id)

@@ -219,8 +219,8 @@ class Trainer:
         outputs = self._forward(batch)
         loss: LossOutput = self.state.losses(outputs, batch.targets, batch.labelled)
         if is_first:
-            # Cleared after the forward pass, so that backward reuses the memory of the old gradients. Cleared before, that memory
-            # would be taken by the activations, and backward would have to allocate more.
+            # Not before the forward pass: the activations would then take the memory of the old gradients, and backward would
+            # have to allocate more. Cleared here, backward reuses it.
             self.state.optimizer.zero_grad(set_to_none=True)
         self.state.scaler.scale(loss.total / accumulated).backward()
         return loss.detach()

@@ -133,8 +133,8 @@ def test_a_new_study_with_such_a_space_is_an_error_and_an_existing_one_resumes(
     assert not Path("runs").exists()
     with monkeypatch.context() as patch:  # as version 0.1 created it
         patch.setattr(launcher, "require_effect", lambda _space, _base: None)
-        created = launcher._open_or_create_study(spec, "digest", 1, Path("runs"))
-    assert launcher._open_or_create_study(spec, "digest", 1, Path("runs")).run_info.id == created.run_info.id
+        created = launcher._open_or_create_search(spec, "digest", 1, Path("runs"))
+    assert launcher._open_or_create_search(spec, "digest", 1, Path("runs")).run_info.id == created.run_info.id
     printed = capsys.readouterr()
     assert "note: space.loss.adversarial: has an effect only where" in printed.out + printed.err
 

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from fr_ps.tracking.lifecycle import create_parent_run, refresh_parent, restore_run_folder, resume_run, start_run
 from fr_ps.tracking.run_folder import PARENT_TAG, RUN_INFO_FILE, read_run_info
 from fr_ps.tracking.sync import move_to_store
+from tests.tracking import servers
 
 RUNS = Path("runs")
 
@@ -87,6 +88,14 @@ def test_a_parent_moved_to_another_store_has_its_new_id(store: MlflowClient, mak
     found = refresh_parent(parent, folder)
     assert found.mlflow_id == read_run_info(folder).mlflow_id != parent.mlflow_id
     assert other.get_experiment(found.experiment_id).name == "fr-ps"
+
+
+def test_a_moved_parent_whose_server_is_down_is_an_error(store: MlflowClient, rejected):
+    info, parent = create_parent_run("a study", RUNS)
+    folder = RUNS / info.id
+    replace(read_run_info(folder), mlflow_id="0" * 32, tracking_uri=servers.refusing()).write(folder)
+    with rejected("cannot create or find the parent run of the study", "check that the server answers"):
+        refresh_parent(parent, folder)
 
 
 def test_a_parent_does_not_adopt_an_ended_run(store: MlflowClient, monkeypatch, capsys):
