@@ -39,7 +39,7 @@ _TABLE_COMMANDS = ("data check", "data show")
 _DATA_COMMANDS = {f"data {what}": SETTING_GROUPS["data"] for what in ("summary", "split", "mean")} | {
     command: list(TABLE_SETTINGS) for command in _TABLE_COMMANDS
 }
-"""Command to the names of the data settings that it accepts."""
+"""Mapping from command to the names of the data settings that it accepts."""
 _COMMAND_LINE_ONLY = ("config", "resume", "allow_changed", "processes")
 """Flags that are not settings. jsonargparse would accept them in a config file, so `_read_config` rejects them there."""
 _TEXT_SETTINGS = ("only", "classes")
@@ -158,7 +158,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     except _ParseError as error:
         raise InputError(_translate_error(str(error), command, trees, _flags(parser, command))) from None
     if config_files:
-        arguments[".".join([*words, "config"])] = config_files  # jsonargparse stores no name for text
+        arguments[".".join([*words, "config"])] = config_files  # unknown to jsonargparse, which got JSON text
     return arguments
 
 
@@ -228,8 +228,11 @@ def _put_base_first(trees: dict[str, dict[str, Any]], tokens: Sequence[str]) -> 
     The base is the last `--base` flag; without one, the last `base` in the files.
     """
     bases = [tree["base"] for tree in trees.values() if tree.get("base")]
-    bases += [token.partition("=")[2] for token in tokens if token.startswith("--base=")]
-    bases += [value for token, value in pairwise(tokens) if token == "--base"]
+    for token, following in pairwise([*tokens, ""]):
+        if token.startswith("--base="):
+            bases.append(token.partition("=")[2])
+        elif token == "--base" and following:
+            bases.append(following)
     if not bases:
         return trees
     if not isinstance(bases[-1], str):

@@ -420,6 +420,20 @@ def test_a_base_flag_overrides_the_base_of_the_study(form: str, study_file: Path
     assert searched(*words, "--study.name", "s", "--optim.clip", "4")[1].optim == OptimConfig(lr=0.125, clip=4)
 
 
+def test_the_last_of_several_base_flags_counts(study_file: Path, tmp_path: Path) -> None:
+    files = [tmp_path / "one.yaml", tmp_path / "two.yaml"]
+    for file, lr in zip(files, (0.125, 0.0625), strict=True):
+        file.write_text(f"optim: {{lr: {lr}}}\n")
+    one, two = map(str, files)
+    for words, lr in (
+        (["--base", one, f"--base={two}"], 0.0625),
+        ([f"--base={two}", "--base", one], 0.125),
+        (["--base", two, "--base", one], 0.125),
+    ):
+        arguments, base = searched("--config", str(study_file), *words)
+        assert (base.optim.lr, arguments["base"]) == (lr, one if lr == 0.125 else two)
+
+
 def test_a_study_without_a_base_starts_from_the_defaults(tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     for base in ("", "base: ''\n"):

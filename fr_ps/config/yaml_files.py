@@ -81,7 +81,8 @@ def _check_size(text: str, where: str) -> None:
     """Check depth and number of values before PyYAML composes the nodes, which is recursive and slow."""
     depth = 0
     for number, event in enumerate(yaml.parse(text, yaml.SafeLoader)):
-        # Stream and document have four events together, and a node has at most two. So a file within the limit passes.
+        # Stream and document have four events together, and a node has at most two. So a file within the limit
+        # passes; `_SettingsBuilder.check` counts exactly.
         if number > 2 * MAX_VALUES + 4:
             raise InputError(f"{where}: has more than {MAX_VALUES} values; expected fewer")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

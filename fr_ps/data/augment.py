@@ -41,16 +41,16 @@ class Augmentation:
     Attributes:
         similarity: the transforms.
         noisy: (B, 4) rectangle with noise, from `_draw_rectangles`; None: no noise.
-        strength: (B, M) standard deviation of the noise as a share of the map's root mean square.
-        position: (B, M) in [0, 1]: where the noise of a map starts in the fixed noise table (`_noise_table`); 0 is its beginning,
-            1 the last possible start.
+        noise_strength: (B, M) standard deviation of the noise as a share of the map's root mean square.
+        noise_start: (B, M) in [0, 1]: where the noise of a map starts in the fixed noise table (`_noise_table`); 0 is its
+            beginning, 1 the last possible start.
         erased: (B, 4) rectangle that is erased, of size 0 for a session without one; None: none is drawn.
     """
 
     similarity: "Similarity"
     noisy: Tensor | None
-    strength: Tensor
-    position: Tensor
+    noise_strength: Tensor
+    noise_start: Tensor
     erased: Tensor | None
 
     def part(self, rows: slice) -> "Augmentation":
@@ -58,16 +58,16 @@ class Augmentation:
         return self._map(lambda numbers: numbers[rows])
 
     def to(self, device: torch.device) -> "Augmentation":
-        """The same numbers on a device; `position` stays on the CPU, where it is read."""
-        return replace(self._map(lambda numbers: to_device(numbers, device)), position=self.position)
+        """The same numbers on a device; `noise_start` stays on the CPU, where it is read."""
+        return replace(self._map(lambda numbers: to_device(numbers, device)), noise_start=self.noise_start)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Augmentation":
         similarity = self.similarity
         return Augmentation(
             Similarity(*map(function, (similarity.flip, similarity.angle, similarity.side, similarity.centre))),
             None if self.noisy is None else function(self.noisy),
-            function(self.strength),
-            function(self.position),
+            function(self.noise_strength),
+            function(self.noise_start),
             None if self.erased is None else function(self.erased),
         )
 
@@ -102,7 +102,7 @@ def apply_augmentation(batch: Mapping[str, Tensor], drawn: Augmentation) -> MapB
     if drawn.noisy is not None:
         patch = _inside(drawn.noisy, first.shape[-2:])
         for index, (modality, maps) in enumerate(warped.items()):
-            _add_noise_(maps, modality, patch, _noise(maps, drawn.position[:, index]), drawn.strength[:, index])
+            _add_noise_(maps, modality, patch, _noise(maps, drawn.noise_start[:, index]), drawn.noise_strength[:, index])
     if drawn.erased is not None:
         patch = _inside(drawn.erased, first.shape[-2:])
         for modality, maps in warped.items():

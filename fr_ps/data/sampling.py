@@ -120,7 +120,7 @@ def _assign_groups(classes: np.ndarray, num_slots: int, rng: np.random.Generator
     """
     groups, num_missing = np.unique(classes), int(np.sum(classes == MISSING))
     # due[i]: how many of the first i slots go to rows without a label: i times their share of the rows, plus a random offset from
-    # 0 to below 1, rounded down. If less than one slot per epoch is their share, the offset decides whether they get one.
+    # 0 to below 1, rounded down. If their share is less than one slot per epoch, the offset decides whether they get one.
     due = (np.arange(num_slots + 1) * num_missing + rng.integers(len(classes))) // len(classes)
     unlabelled = np.diff(due) > 0
     in_turn = rng.permutation(np.flatnonzero(groups != MISSING))
@@ -150,6 +150,7 @@ def _fill_batches(
     num_subjects = int(subject_of.max()) + 1
     group_and_subject, member_of = np.unique(group_of * num_subjects + subject_of, return_inverse=True)
     group_of_member = group_and_subject // num_subjects
+    # rows_of_member[m]: the rows of member m.
     rows_of_member = np.split(np.argsort(member_of, kind="stable"), np.cumsum(np.bincount(member_of))[:-1])
     num_groups = slots_per_group.shape[1]
     member_queues = [_RoundRobin(np.flatnonzero(group_of_member == group), rng) for group in range(num_groups)]

@@ -98,7 +98,7 @@ def build_losses(
         sessions_per_subject: (subjects,) number of training sessions.
         class_counts: trained attribute to its (classes,) number of training samples.
         adversarial_attributes: attributes that have an adversarial discriminator.
-        branch_channels: branch that is not frozen to the width of its own identity embedding; used if `config.branches` is true.
+        branch_channels: unfrozen branch: the width of its own identity embedding; used if `config.branches` is true.
 
     Raises:
         InputError: a setting with one number per class has the wrong length, or the processes divide the class centres

@@ -88,6 +88,6 @@ def soft_person_weights(sessions: Tensor) -> Tensor:
 
 
 def original_person_weights(sessions: Tensor) -> Tensor:
-    """1 - frequency of (subjects,) session counts, scaled to [0.3, 1]; all 1 for equal counts."""
+    """Weights that fall linearly with the (subjects,) session counts, from 1 to 0.3; all 1 if the counts are equal."""
     rarity = (sessions.max() - sessions).float()
     return 0.3 + 0.7 * rarity / rarity.max() if rarity.any() else torch.ones_like(rarity)

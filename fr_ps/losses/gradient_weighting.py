@@ -28,7 +28,7 @@ class GradientWeighting(Weighting):
     The gradients are in float32: if |d| is below about 1e-4 of the longest gradient, d is partly rounding noise.
 
     The layers after the maps (separation, heads, discriminators, classifier weights) get the gradient of the sum of the losses,
-    each times its constant weight: with the method's weights, MGDA would train the head with the longest gradient hardly at all,
+    each times its constant weight. With the method's weights instead, MGDA would hardly train the head with the longest gradient,
     and Aligned-MTL could train a head with a negative weight. The papers also leave task-specific parameters out.
 
     Not in the Gramian: tasks without a loss in the batch, tasks with gradient 0 (MGDA would return d = 0), and maps without

@@ -223,7 +223,7 @@ class AdaFace(MarginLoss):
         angle = -self.margin * z
         rotated = add_angle(cosine, angle)
         rotated = torch.where((angle < 0) & (cosine > angle.cos()), 1.0, rotated)  # theta + g_angle is below 0
-        rotated = torch.where((angle > 0) & (cosine < -angle.cos()), -1.0, rotated)  # and beyond pi
+        rotated = torch.where((angle > 0) & (cosine < -angle.cos()), -1.0, rotated)  # theta + g_angle is above pi
         return rotated - (self.margin * z + self.margin)
 
     def saturated(self, norm: Tensor) -> Tensor:

@@ -150,7 +150,7 @@ class MultiTaskLoss(nn.Module):
 
         Args:
             losses: task to mean loss; a task without a loss in the epoch is absent.
-            identity_penalty: mean penalty in the identity loss, from which it is subtracted.
+            identity_penalty: mean penalty in `losses["identity"]`, which is subtracted before the weighting gets that loss.
         """
         means = {task: losses[task] for task in self.weighting.weights() if task in losses}
         if "identity" in means:

@@ -19,7 +19,7 @@ class RunningSearch:
     Attributes:
         spec: of the study.
         study: in the database.
-        run_info: content of `run.json` of the study's run, when that run was created.
+        run_info: content of `run.json` of the study's run as of its creation.
         parent: ids of that run in MLflow, where it is the parent of the trials' runs.
         folder: of the study's run, on the machine where it started.
         workers: number of processes on this machine.

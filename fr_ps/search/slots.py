@@ -73,7 +73,7 @@ class TrialSlots:
 
     @property
     def finished(self) -> dict[int, State]:
-        """The last trial of each finished slot: its number to its state (complete, pruned, failed, or killed twice)."""
+        """Mapping from number to state of the last trial of each finished slot (complete, pruned, failed, or killed twice)."""
         final = ("complete", "pruned", "failed")
         return {
             slot[-1].number: slot[-1].state

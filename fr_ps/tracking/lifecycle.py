@@ -245,7 +245,7 @@ def _write_status(run: Run, status: RunStatus, echo: Echo) -> None:
 
 
 def _send_status(status: RunStatus, sink: MlflowSink, echo: Echo) -> None:
-    """Send the final status directly, as the journal was removed; otherwise the run stays RUNNING in MLflow."""
+    """Send the final status without the journal, which was removed. Without this call, the run would stay RUNNING in MLflow."""
     if sink.client is None:  # MLflow does not have the run
         return
     try:

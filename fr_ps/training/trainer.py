@@ -179,13 +179,13 @@ class Trainer:
         with sampled_centres(identity_losses, state.optimizer, subjects, share, step_seed(seed, step, MAX_PROCESSES)):
             self._update(loaded, step, len(batch_numbers))
 
-    def _update(self, batches: Iterable[Batch], step: int, accumulated: int) -> None:
+    def _update(self, batches: Iterable[Batch], step: int, batches_in_step: int) -> None:
         """Compute the mean gradient of the batches of `step` and update everything that is trained, and the meters."""
         state = self.state
         losses: list[LossOutput] = []
         sessions = 0
         for batch in batches:
-            losses.append(self.forward_backward(batch, is_first=not losses, accumulated=accumulated))
+            losses.append(self.forward_backward(batch, is_first=not losses, batches_in_step=batches_in_step))
             sessions += len(next(iter(batch.targets.values())))
         # The network ran on this process's own sessions only, so its gradients are summed over the processes. Each process
         # computed the losses on the outputs of all sessions, so the gradients of the losses' own parameters differ by rounding
@@ -205,13 +205,13 @@ class Trainer:
         for loss in losses:
             state.meter.update(loss.scalars(), finite)
 
-    def forward_backward(self, batch: Batch, *, is_first: bool, accumulated: int) -> LossOutput:
+    def forward_backward(self, batch: Batch, *, is_first: bool, batches_in_step: int) -> LossOutput:
         """Forward and backward pass of one batch; gradients accumulate in the parameters.
 
         Args:
             batch: the batch.
             is_first: whether it is the first batch of the step, which clears the gradients of the step before.
-            accumulated: number of batches in the step, by which the loss is divided.
+            batches_in_step: number of batches in the step, by which the loss is divided.
 
         Returns:
             The losses, detached.
@@ -219,10 +219,10 @@ class Trainer:
         outputs = self._forward(batch)
         loss: LossOutput = self.state.losses(outputs, batch.targets, batch.labelled)
         if is_first:
-            # Not before the forward pass: the activations would then take the memory of the old gradients, and backward would
-            # have to allocate more. Cleared here, backward reuses it.
+            # The old gradients are cleared only now. If they were cleared before the forward pass, its activations would take
+            # their memory, and backward would have to allocate new memory for the gradients. Now backward reuses that memory.
             self.state.optimizer.zero_grad(set_to_none=True)
-        self.state.scaler.scale(loss.total / accumulated).backward()
+        self.state.scaler.scale(loss.total / batches_in_step).backward()
         return loss.detach()
 
     def _forward(self, batch: Batch) -> NetworkOutput:

@@ -262,11 +262,11 @@ def test_noise_is_standard_normal_and_differs_between_sessions_and_maps() -> Non
     config = AugmentConfig(flip=0, crop=1, rotation=0, noise=1.0)
     drawn = draw_augmentation(count, 2, config, torch.Generator().manual_seed(0))
     changed = apply_augmentation(maps, drawn)["other"] - 1  # not clamped at 0, unlike albedo
-    values = [one[one != 0].double() / strength for one, strength in zip(changed, drawn.strength[:, 1])]
+    values = [one[one != 0].double() / strength for one, strength in zip(changed, drawn.noise_strength[:, 1])]
     pooled = torch.cat(values)
     assert abs(pooled.mean()) < 0.01
     assert abs(pooled.std() - 1) < 0.01
     assert abs((pooled**4).mean() - 3) < 0.1  # of a normal distribution
     correlation = [torch.corrcoef(torch.stack([a[:200], b[:200]]))[0, 1].abs() for a, b in pairwise(values)]
     assert float(torch.stack(correlation).mean()) < 0.1
-    assert len(drawn.position.unique()) > 2 * count - 5
+    assert len(drawn.noise_start.unique()) > 2 * count - 5

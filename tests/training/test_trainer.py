@@ -112,7 +112,7 @@ def test_the_gradient_in_bfloat16_is_close_to_that_in_float32(prepared: Path, we
     for precision in ("float32", "bfloat16"):
         trainer = make_trainer(make_config(prepared, channels=32, loss={"weighting": weighting}, precision=precision))
         batches = trainer.loader.epoch_batches(0)
-        loss = trainer.forward_backward(trainer.loader.load(batches[0], 0, 0), is_first=True, accumulated=1)
+        loss = trainer.forward_backward(trainer.loader.load(batches[0], 0, 0), is_first=True, batches_in_step=1)
         assert loss.total.dtype == torch.float32
         assert all(parameter.dtype == torch.float32 for parameter in trainer.parameters)
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in trainer.parameters if parameter.grad is not None]))
