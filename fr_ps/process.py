@@ -46,7 +46,7 @@ def run_main(main: Callable[[], object], user_texts: Sequence[str] = ()) -> int:
 
     Args:
         main: function to run.
-        user_texts: strings of the command line, which include its paths; read after `main`, which may still append to it.
+        user_texts: strings of the command line, among them its paths. They are read after `main`, which may add them.
 
     Raises:
         SystemExit: 143, after SIGTERM.

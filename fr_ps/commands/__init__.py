@@ -43,7 +43,7 @@ COMMAND_GROUPS = {
         "sync": ("deliver undelivered events to MLflow", "runs"),
     },
 }
-"""Title in `fr-ps --help` to a mapping from each of its commands to (help text, module in this package)."""
+"""Mapping from title in `fr-ps --help` to its commands: a mapping from name to (help text, module in this package)."""
 COMMAND_ENTRIES = {name: command for commands in COMMAND_GROUPS.values() for name, command in commands.items()}
 
 

@@ -90,7 +90,8 @@ def draw_augmentation(count: int, num_modalities: int, config: AugmentConfig, ge
 def apply_augmentation(batch: Mapping[str, Tensor], drawn: Augmentation) -> MapBatch:
     """An augmented copy of `batch`, on its device.
 
-    `batch` has as many modalities as the draw; the i-th one uses column i of `strength` and `position`.
+    `batch` has as many modalities as the draw; the i-th one uses column i of `noise_strength` and
+    `noise_start`.
 
     Resampling returns new tensors, which noise and erasing modify in place. On a CPU, allocating further tensors for noise and
     erasing took a quarter of the time of the augmentation.

@@ -21,7 +21,7 @@ def make_split(labels: Labels, config: DataConfig, left_out: Collection[SessionK
 
     - subject_disjoint: all sessions of a subject are in one part.
     - session_disjoint: each subject with enough sessions is in all parts, with at least one session in the train part.
-      Shares are of sessions; whole numbers are sessions per subject.
+      Here `val_people` and `test_people` count sessions: a share of them, or a number per subject.
 
     Draws are stratified by the labels (see `stratify`) and independent of the order of the rows. If the files have no val
     part, it is drawn from the train part.

@@ -89,7 +89,7 @@ FUSIONS: dict[str, Callable[[Sequence[int], int], nn.Module]] = {
     "gated": GatedAttention,
     "score": ScoreFusion,
 }
-"""Name to a module of (widths of the branches, channels of the fused embedding) with the attribute `width`."""
+"""Mapping from name to a constructor, of (branch widths, channels of the fusion), of a module with the attribute `width`."""
 
 
 class ClassHead(nn.Module):

@@ -237,8 +237,8 @@ class _PruningCallback:
     """Reports each epoch's validation to the study, and prunes.
 
     Attributes:
-        reported_metric: the only objective, whose values the pruner compares. None if that objective is a cost, or if there are
-            several: such trials are not pruned.
+        reported_metric: name of the objective whose values the pruner compares. None, so that no trial is pruned, if the study
+            has several objectives or its only one is a cost.
         epoch: last trained epoch, counting those trained before a resume; 0 if there is none.
     """
 

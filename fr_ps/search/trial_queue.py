@@ -68,9 +68,8 @@ def acquire(storage: Storage, study: optuna.Study, max_trials: int, start_new: b
             study.add_trial(create_trial(state=TrialState.WAITING))
             slots = read_slots(study, max_trials)
         for number in slots.ready:
-            started_before = (
-                RUN in study.get_trials(deepcopy=False)[number].user_attrs
-            )  # stored when the run of a trial is opened
+            # `RUN` is stored when the run of a trial is opened: a trial that has it was started before.
+            started_before = RUN in study.get_trials(deepcopy=False)[number].user_attrs
             if (start_new or started_before) and _set_running(storage, study, number):
                 return number, slots
     return None, slots

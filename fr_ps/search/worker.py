@@ -88,8 +88,8 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
         if ran:
             continue
         # No trial could be acquired. While another worker runs one, wait: it may need a retry. If new trials may start, `acquire`
-        # tried every trial in `slots.ready` and got none, so other workers have them: wait for these too. If no new trials may
-        # start, those in `slots.ready` are not waited for: they never ran, and no worker will start them.
+        # tried every trial in `slots.ready` and got none, so other workers have them: wait for these too. If this search may
+        # start no new trials, do not wait for those in `slots.ready`: it may not start them.
         should_wait = slots.running or (start_new and slots.ready)
         if not should_wait:
             return

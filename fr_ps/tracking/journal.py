@@ -200,8 +200,8 @@ class Journal:
 def read_events(path: Path, start: int = 0) -> Iterator[tuple[int, Event]]:
     """The events of the journal `path` from byte `start` on, each with the byte at which it ends.
 
-    A last line that is incomplete or damaged is skipped: another process is writing it, or a crash has left it. So is a
-    damaged line before an incomplete one.
+    An incomplete or damaged last line is skipped (another process is writing it, or a crash left it), and so is a damaged line
+    directly before an incomplete last line.
 
     Raises:
         InputError: a line that is not an event has a complete line after it, or the file cannot be read.

@@ -324,7 +324,7 @@ class Trainer:
 
 
 def step_seed(seed: int, step: int, process: int) -> int:
-    """Seed of torch's generators in a step of one of several processes."""
+    """Seed for a `step`, different for each `process`: a rank, or MAX_PROCESSES for a seed that all processes share."""
     return int(np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
