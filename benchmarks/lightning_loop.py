@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import warnings
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -53,18 +54,27 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[int, dict[str, l
     context = multiprocessing.get_context("spawn")
     epochs: dict[str, Callable[[], None]] = {}
     processes = []
-    for name, loop in {"fr-ps": train_with_fr_ps, "Lightning": train_with_lightning}.items():
-        ours, theirs = context.Pipe()
-        processes.append(context.Process(target=loop, args=(options, folder, theirs), daemon=True))
-        processes[-1].start()
-        ours.recv()
-        epochs[name] = lambda connection=ours: (connection.send(None), connection.recv())[1]  # type: ignore[misc]
     try:
+        for name, loop in {"fr-ps": train_with_fr_ps, "Lightning": train_with_lightning}.items():
+            ours, theirs = context.Pipe()
+            processes.append(context.Process(target=loop, args=(options, folder, theirs), daemon=True))
+            processes[-1].start()
+            theirs.close()  # so that `recv` fails, and does not wait, once the process has ended
+            ours.recv()
+            epochs[name] = partial(train_epoch, ours)
         return images, interleave(epochs, options.turns)
+    except (EOFError, ConnectionError):
+        raise SystemExit("a training process ended; its error is printed above") from None
     finally:
         for process in processes:
             process.kill()
             process.join()
+
+
+def train_epoch(connection: Connection) -> None:
+    """Train an epoch in the process at the other end of `connection`."""
+    connection.send(None)
+    connection.recv()
 
 
 def build_trainer(options: argparse.Namespace) -> Any:

@@ -69,7 +69,7 @@ def build_steps(backbone: str) -> dict[str, Callable[[], None]]:
             network.embedding_size,
             torch.full((batch.people,), batch.sessions),
             dict.fromkeys(PEELING_ORDER, torch.tensor([images // 2, images // 2])),
-            network.adversarial_tasks,
+            network.adversarial_attributes,
         )
         for name in WEIGHTINGS
     }

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -228,11 +227,11 @@ def _put_base_first(trees: dict[str, dict[str, Any]], tokens: Sequence[str]) -> 
     The base is the last `--base` flag; without one, the last `base` in the files.
     """
     bases = [tree["base"] for tree in trees.values() if tree.get("base")]
-    for token, following in pairwise([*tokens, ""]):
+    for place, token in enumerate(tokens):
         if token.startswith("--base="):
             bases.append(token.partition("=")[2])
-        elif token == "--base" and following:
-            bases.append(following)
+        elif token == "--base":
+            bases += tokens[place + 1 : place + 2]
     if not bases:
         return trees
     if not isinstance(bases[-1], str):

@@ -33,9 +33,10 @@ _ENDED, _WAIT_FOR_MAIN = "fr_ps/main_process_ended", timedelta(seconds=25)
 def process_group(timeout: timedelta = _TIMEOUT) -> Iterator[None]:
     """Join the processes that torchrun started; without torchrun, or with one process, does nothing.
 
-    torchrun stops all processes as soon as one fails. If the block raises in another process than the main one, that process
-    therefore waits until the main one, which still writes and prints, has ended. Then it ends without a message. If the main
-    process does not end in time, the other one prints its own error.
+    torchrun stops all processes as soon as one fails. If the block raises InputError, KeyboardInterrupt or SystemExit in another
+    process than the main one, that process therefore waits until the main one, which still writes and prints, has ended. Then it
+    ends without a message. If the main process does not end in time, the other one raises its own error. A LostProcessError is
+    raised at once.
 
     Args:
         timeout: after which a process that waits for another one fails.

@@ -27,8 +27,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     one. Otherwise it stays text, which jsonargparse converts to the type of the setting or rejects. A date therefore stays text.
     So does `1e-3`, since a float of YAML 1.1 needs a dot (`1.0e-3`); jsonargparse makes it 0.001.
 
-    `null` stays text for a setting that accepts text, and is an error for any other setting. For a key that is no setting, such
-    as `resume: null`, which --print_config prints, it is None.
+    `null` stays text for a setting that accepts text, and is an error for any other setting. For a top-level key that is no
+    setting, such as `resume: null`, which --print_config prints, it is None.
 
     Raises:
         InputError: the file is missing, unreadable, too large or not YAML, a key is repeated, or a setting has no value.
@@ -178,7 +178,7 @@ class _SettingsBuilder:
             raise InputError(f"{self._location(node)}: {key} contains a null character; remove it")
         types = set(_accepted_types(schema.type_hint if isinstance(schema, _SearchValue) else schema))
         accepts_text = str in types
-        # `null` is a valid text; an empty value is missing.
+        # For a setting that accepts text, `null` is text, and only an empty value is missing.
         if node.tag == _NULL and not (accepts_text and node.value):
             self._check_null(node, schema, key)
             return None
@@ -192,7 +192,7 @@ class _SettingsBuilder:
         return value if isinstance(value, (bool, int, float, str)) else str(node.value)  # a date stays text
 
     def _check_null(self, node: ScalarNode, schema: Any, key: str) -> None:
-        """Check that a null is allowed: only as an empty document, such as `---`, or as the value of a key that is no setting."""
+        """Check that a null is allowed: only as an empty document (`---`), or for a top-level key that is no setting."""
         may_be_flag = schema is Any and "." not in key  # such as `resume`, which --print_config prints as null
         if key and not may_be_flag:
             raise InputError(f"{self._location(node)}: {key} is {node.value or 'empty'}; give it a value, or remove it")

@@ -36,7 +36,7 @@ def augment(batch: Mapping[str, Tensor], config: AugmentConfig, generator: torch
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The random numbers of a batch of B sessions with M modalities, on the CPU.
+    """The random numbers that augment B sessions with M modalities: drawn on the CPU, moved by `to`.
 
     Attributes:
         similarity: the transforms.

@@ -83,7 +83,7 @@ class GradientWeighting(Weighting):
         return total
 
     def end_epoch(self, means: Mapping[str, float]) -> None:
-        """Reset the mean weights."""
+        """Begin a new mean: the weights of the next step replace the old one."""
         self.steps.zero_()
 
     def _task_weights(self, gramian: Tensor) -> Tensor:

@@ -165,7 +165,8 @@ def _train_in_run(context: WorkerContext, trial: optuna.Trial, params: dict[str,
         run.set_tags(tags | {"fr_ps.kind": "trial", "mlflow.note.content": note})
         if result.values:
             # The names are those in the study's run and in other trainings, so that one column of MLflow's table sorts all runs.
-            run.log_metrics({f"best/{name}": value for name, value in zip(context.spec.objectives, result.values)}, result.epochs)
+            best = {f"best/{name}": value for name, value in zip(context.spec.objectives, result.values)}
+            run.log_final_metrics(best, result.epochs)
         if result.outcome == "pruned":
             raise RunStopped
         if result.outcome == "failed":
@@ -205,11 +206,11 @@ def _set_attributes(trial: optuna.Trial, attributes: Mapping[str, str | int]) ->
 def _train_or_copy(context: WorkerContext, trial: optuna.Trial, params: dict[str, Value], run: Run) -> TrialResult:
     """Train with the sampled settings, or copy the values of a complete trial with the same settings."""
     spec = context.spec
+    callback = _PruningCallback(context, trial, run)
     if duplicate := with_database_retries(lambda: _find_duplicate(context.study, trial.number, params)):
         run.log_params(flatten(with_settings(spec.base, params_to_settings(params))))
         reason = f"same settings as trial {duplicate.number}; values copied"
-        return TrialResult("complete", tuple(duplicate.values or ()), reason)
-    callback = _PruningCallback(context, trial, run)
+        return TrialResult("complete", tuple(duplicate.values or ()), reason, epochs=callback.epoch)
     try:
         config = with_settings(spec.base, params_to_settings(params))
     except InputError as error:

@@ -87,9 +87,9 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
         ran, slots = _run_next_trial(context, start_new)
         if ran:
             continue
-        # No trial could be acquired. While another worker runs one, wait: it may need a retry. If new trials may start, `acquire`
-        # tried every trial in `slots.ready` and got none, so other workers have them: wait for these too. If this search may
-        # start no new trials, do not wait for those in `slots.ready`: it may not start them.
+        # No trial could be acquired. Wait while another worker runs one, because a killed trial needs a retry. With `start_new`,
+        # other workers were faster at every trial in `slots.ready`, and run them now: wait for these too. Without it, those that
+        # never ran stay waiting: do not wait for them.
         should_wait = slots.running or (start_new and slots.ready)
         if not should_wait:
             return

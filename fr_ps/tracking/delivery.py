@@ -185,7 +185,8 @@ class DeliveryThread(threading.Thread):
             else:
                 self.journal.wait(self.queue.delivered_bytes)
             if self.queue.delivered_bytes >= size:
-                # All events before `size` are delivered. Pause, also after `wait`: the events of several steps make one batch.
+                # All that was synced in this pass is delivered. Pause, even if `wait` has just returned for a new event, so that
+                # the events of several steps make one batch.
                 self._closing.wait(_BATCH_DELAY)
 
     def _report(self, line: str) -> None:

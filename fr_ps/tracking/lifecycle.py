@@ -116,7 +116,8 @@ def create_parent_run(name: str, runs: Path) -> tuple[RunInfo, ParentRun]:
     with run_lock(runs / info.id):
         info.write(runs / info.id)
         sink = MlflowSink(runs / info.id, info)
-        with _parent_run_required():
+        given = redact(os.environ.get("MLFLOW_TRACKING_URI", "")) or "default store"
+        with _parent_run_required(given, "check that the server answers, or set MLFLOW_TRACKING_URI"):
             sink.ensure_run()
             if sink.note:
                 echo_stderr(sink.note)
@@ -132,22 +133,20 @@ def refresh_parent(parent: ParentRun, folder: Path) -> ParentRun:
     info = read_run_info(folder) if (folder / RUN_INFO_FILE).is_file() else None
     if info is None or not info.mlflow_id or info.mlflow_id == parent.mlflow_id:
         return parent
-    with _parent_run_required():
+    with _parent_run_required(display_uri(info), "check that the server answers"):
         return ParentRun(info.mlflow_id, MlflowSink(folder, info).experiment_id())
 
 
 @contextmanager
-def _parent_run_required() -> Iterator[None]:
+def _parent_run_required(store: str, remedy: str) -> Iterator[None]:
     """Raise an InputError for a failure of MLflow in the block: without a parent run, no trial can start."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:
-        where = redact(os.environ.get("MLFLOW_TRACKING_URI", "")) or "default store"
         raise InputError(
-            f"MLflow ({where}) cannot create or find the parent run of the study ({failure_reason(error)}); "
-            "check that the server answers, or set MLFLOW_TRACKING_URI"
+            f"MLflow ({store}) cannot create or find the parent run of the study ({failure_reason(error)}); {remedy}"
         ) from None
 
 

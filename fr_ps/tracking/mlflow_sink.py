@@ -90,8 +90,8 @@ class MlflowSink:
         client = open_client(run_tracking_uri(self.info))
         found = self._verify_or_adopt_run(client, self.info.mlflow_id) if self.info.mlflow_id else None
         mlflow_id = found or self._find_or_create_run(client)
-        # `run.json` gets the name of the experiment, also if it has the id: the id is valid in this tracking store only, and
-        # `fr-ps sync --store` delivers to another one.
+        # The experiment's name goes into `run.json` even if `experiment_id` is set: that id is valid in this tracking store only,
+        # and `fr-ps sync --store` delivers to another one.
         experiment = client.get_experiment(client.get_run(mlflow_id).info.experiment_id)
         save_view(client, experiment)
         before, self.client = self.info, client

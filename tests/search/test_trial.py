@@ -122,6 +122,32 @@ def test_the_run_of_a_trial_whose_lease_expired_is_not_marked_as_running(
     assert states == ["running", "stopped"]
 
 
+def test_a_resumed_trial_whose_settings_another_one_has_completed_copies_its_values(
+    context: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(_config: Config, run: Run, _echo: Any, on_epoch: Any) -> None:
+        for epoch in (1, 2):
+            run.log_metrics({"train/bad_steps": 0.0, f"best/{OBJECTIVE}": 0.5}, epoch)
+            on_epoch(epoch, Metrics({OBJECTIVE: 0.5}))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fr_ps.search.trial.fit", fit)
+    study = context.study
+    number, slots = acquire(context.storage, study, 9)
+    assert number is not None
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(context, number, slots.slot_of(number))
+    release(context.storage, study, number)
+    (stopped,) = study.get_trials()
+    study.add_trial(optuna.create_trial(params=stopped.params, distributions=stopped.distributions, value=0.75))
+    assert acquire(context.storage, study, 9)[0] == number
+    result = run_trial(context, number, slots.slot_of(number))
+    assert result == TrialResult("complete", (0.75,), "same settings as trial 1; values copied", epochs=2)
+    assert total_epochs(study) == 2
+    history = Run(context.runs / trial_run_id(study.get_trials()[number])).metric_history[f"best/{OBJECTIVE}"]
+    assert history[max(history)] == 0.75  # MLflow's tables show the last point
+
+
 def test_with_several_objectives_a_resumed_trial_continues_its_epochs(
     context: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:

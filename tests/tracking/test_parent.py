@@ -93,8 +93,9 @@ def test_a_parent_moved_to_another_store_has_its_new_id(store: MlflowClient, mak
 def test_a_moved_parent_whose_server_is_down_is_an_error(store: MlflowClient, rejected):
     info, parent = create_parent_run("a study", RUNS)
     folder = RUNS / info.id
-    replace(read_run_info(folder), mlflow_id="0" * 32, tracking_uri=servers.refusing()).write(folder)
-    with rejected("cannot create or find the parent run of the study", "check that the server answers"):
+    uri = servers.refusing()
+    replace(read_run_info(folder), mlflow_id="0" * 32, tracking_uri=uri).write(folder)
+    with rejected(f"MLflow ({uri}) cannot create or find the parent run of the study", "check that the server answers"):
         refresh_parent(parent, folder)
 
 
