@@ -2,7 +2,7 @@
 
 import socket
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from fr_ps.evaluation.metrics import Metrics
 from fr_ps.files import check_path_component
 from fr_ps.markdown import markdown_lines
 from fr_ps.models.cost import COSTS
+from fr_ps.progress import Echo
 from fr_ps.search.samplers import build_sampler
 from fr_ps.search.space import Value, params_to_settings
 from fr_ps.search.spec import StudySpec
@@ -41,7 +42,6 @@ Undelivered events are sent later. When all trials have ended, the leader sends 
 another machine, the user runs `fr-ps sync` there.
 """
 _FINAL_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
-Echo = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult | N
     with heartbeat(storage, study, number), suppress(UpdateFinishedTrialError):
         trial, params = with_database_retries(lambda: _sample_params(context, number, slot))
         run, result = _train_in_run(context, trial, params)
-        attributes: dict[str, str | int] = {OUTCOME: result.outcome, REASON: result.reason, EPOCHS: result.epochs, RUN: run.id}
+        attributes: dict[str, str | int] = {OUTCOME: result.outcome, REASON: result.reason, EPOCHS: result.epochs}
         # `MLFLOW_RUN` is stored only now, since `run.mlflow_id` is None until the delivery thread has created the run in MLflow.
         if run.mlflow_id:
             attributes[MLFLOW_RUN] = run.mlflow_id

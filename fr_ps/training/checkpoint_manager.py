@@ -20,13 +20,14 @@ from fr_ps.distributed import any_process, from_main_process, is_main_process, w
 from fr_ps.errors import InputError, one_line
 from fr_ps.files import atomic_folder, check_free_space
 from fr_ps.models.folder import copy_model
+from fr_ps.progress import Echo
 from fr_ps.tracking.environment import code_versions
 from fr_ps.tracking.run import Run
 from fr_ps.tracking.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT, MODEL_FOLDER, RESUME_CHECKPOINTS, list_checkpoints
 from fr_ps.training.batch_loader import BatchLoader
 from fr_ps.training.checkpoint import latest_checkpoint, load_latest, write_checkpoint
 from fr_ps.training.divergence import DivergedError
-from fr_ps.training.setup import Echo, TrainingSetup
+from fr_ps.training.setup import TrainingSetup
 from fr_ps.training.sharded_centres import Sections, scatter_centres, take_centres
 from fr_ps.training.train_state import TrainState
 

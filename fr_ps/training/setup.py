@@ -1,6 +1,5 @@
 """Setup of a training: data, split and model description, and logging them to the run."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from fr_ps.data.split_files import PARTS, SPLIT_FILE, Split, write_split
 from fr_ps.data.splits import describe_split, make_split
 from fr_ps.files import write_text
 from fr_ps.models.folder import ModelInfo
+from fr_ps.progress import Echo
 from fr_ps.redaction import redact_tree
 from fr_ps.tracking.environment import code_versions, environment_text
 from fr_ps.tracking.run import Run
@@ -24,7 +24,6 @@ from fr_ps.training.batch_loader import BatchLoader
 from fr_ps.training.build_model import BranchFolders, branch_configs, check_leakage
 
 ENVIRONMENT_FILE = "environment.txt"
-Echo = Callable[[str], None]
 """Prints a line for the user."""
 
 

@@ -12,6 +12,7 @@ from fr_ps.errors import OutOfMemoryError
 from fr_ps.losses import build_losses
 from fr_ps.models.network import FaceNetwork
 from fr_ps.models.sync_norm import synchronise_batch_norms
+from fr_ps.progress import Echo
 from fr_ps.tracking.run import Run
 from fr_ps.tracking.run_folder import CONFIG_FILE
 from fr_ps.training.batch_loader import BatchLoader
@@ -23,7 +24,7 @@ from fr_ps.training.fit_linear import fit_linear_embedding
 from fr_ps.training.optim import ModelEma, build_optimizer
 from fr_ps.training.prepare import PreparedTraining, prepare_training
 from fr_ps.training.schedule import warmup_note
-from fr_ps.training.setup import Echo, TrainingSetup, log_setup, write_config
+from fr_ps.training.setup import TrainingSetup, log_setup, write_config
 from fr_ps.training.train_state import TrainState
 from fr_ps.training.trainer import EpochCallback, Trainer
 

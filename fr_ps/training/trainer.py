@@ -28,7 +28,7 @@ from fr_ps.evaluation.metrics import Metrics
 from fr_ps.losses.multitask import LossOutput
 from fr_ps.models.inference import predict
 from fr_ps.models.network import NetworkOutput
-from fr_ps.progress import progress
+from fr_ps.progress import Echo, progress
 from fr_ps.tracking.run import Run
 from fr_ps.tracking.tracked_metrics import best_metrics, validation_curves
 from fr_ps.training.batch_loader import Batch, BatchLoader
@@ -37,7 +37,7 @@ from fr_ps.training.divergence import DivergedError, diagnose_nonfinite, diverge
 from fr_ps.training.early_stopping import BestTracker
 from fr_ps.training.sampled_centres import sampled_centres
 from fr_ps.training.schedule import build_schedule, reversal_alpha
-from fr_ps.training.setup import Echo, TrainingSetup
+from fr_ps.training.setup import TrainingSetup
 from fr_ps.training.sharded_centres import sharded_parameters, total_grad_norm
 from fr_ps.training.signals import GracefulStop, StopRequested
 from fr_ps.training.train_state import TrainState
