@@ -40,18 +40,18 @@ class Augmentation:
 
     Attributes:
         similarity: the transforms.
-        noisy: (B, 4) rectangle with noise, from `_draw_rectangles`; None: no noise.
+        noise_rectangle: (B, 4) rectangle of each session that receives noise, from `_draw_rectangles`; None: no noise.
         noise_strength: (B, M) standard deviation of the noise as a share of the map's root mean square.
         noise_start: (B, M) in [0, 1]: where the noise of a map starts in the fixed noise table (`_noise_table`); 0 is its
             beginning, 1 the last possible start.
-        erased: (B, 4) rectangle that is erased, of size 0 for a session without one; None: none is drawn.
+        erased_rectangle: (B, 4) rectangle of each session that is erased, of size 0 where none is; None: nothing is erased.
     """
 
     similarity: "Similarity"
-    noisy: Tensor | None
+    noise_rectangle: Tensor | None
     noise_strength: Tensor
     noise_start: Tensor
-    erased: Tensor | None
+    erased_rectangle: Tensor | None
 
     def part(self, rows: slice) -> "Augmentation":
         """The random numbers of some of the sessions."""
@@ -65,33 +65,32 @@ class Augmentation:
         similarity = self.similarity
         return Augmentation(
             Similarity(*map(function, (similarity.flip, similarity.angle, similarity.side, similarity.centre))),
-            None if self.noisy is None else function(self.noisy),
+            None if self.noise_rectangle is None else function(self.noise_rectangle),
             function(self.noise_strength),
             function(self.noise_start),
-            None if self.erased is None else function(self.erased),
+            None if self.erased_rectangle is None else function(self.erased_rectangle),
         )
 
 
 def draw_augmentation(count: int, num_modalities: int, config: AugmentConfig, generator: torch.Generator) -> Augmentation:
     """The random numbers of a batch of `count` sessions; `generator` is one of the CPU and is advanced."""
     similarity = sample_similarity(count, config, generator)
-    noisy = erased = None
+    noise_rectangle = erased_rectangle = None
     strength = position = torch.zeros(count, num_modalities)
     if config.noise:
-        noisy = _draw_rectangles(count, _NOISE_AREA, _NOISE_ASPECT, generator)
+        noise_rectangle = _draw_rectangles(count, _NOISE_AREA, _NOISE_ASPECT, generator)
         strength = config.noise * torch.rand(count, num_modalities, generator=generator)
         position = torch.rand(count, num_modalities, generator=generator)
     if config.erase:
-        erased = _draw_rectangles(count, _ERASED_AREA, _ERASED_ASPECT, generator)
-        erased *= (torch.rand(count, generator=generator) < config.erase)[:, None]
-    return Augmentation(similarity, noisy, strength, position, erased)
+        erased_rectangle = _draw_rectangles(count, _ERASED_AREA, _ERASED_ASPECT, generator)
+        erased_rectangle *= (torch.rand(count, generator=generator) < config.erase)[:, None]
+    return Augmentation(similarity, noise_rectangle, strength, position, erased_rectangle)
 
 
 def apply_augmentation(batch: Mapping[str, Tensor], drawn: Augmentation) -> MapBatch:
     """An augmented copy of `batch`, on its device.
 
-    `batch` has as many modalities as the draw; the i-th one uses column i of `noise_strength` and
-    `noise_start`.
+    `batch` has as many modalities as the draw; the i-th one uses column i of `noise_strength` and `noise_start`.
 
     Resampling returns new tensors, which noise and erasing modify in place. On a CPU, allocating further tensors for noise and
     erasing took a quarter of the time of the augmentation.
@@ -100,12 +99,12 @@ def apply_augmentation(batch: Mapping[str, Tensor], drawn: Augmentation) -> MapB
     drawn = drawn.to(first.device)
     grid = drawn.similarity.grid(first)
     warped = {modality: _warp(maps, modality, drawn.similarity, grid) for modality, maps in batch.items()}
-    if drawn.noisy is not None:
-        patch = _inside(drawn.noisy, first.shape[-2:])
+    if drawn.noise_rectangle is not None:
+        patch = _inside(drawn.noise_rectangle, first.shape[-2:])
         for index, (modality, maps) in enumerate(warped.items()):
             _add_noise_(maps, modality, patch, _noise(maps, drawn.noise_start[:, index]), drawn.noise_strength[:, index])
-    if drawn.erased is not None:
-        patch = _inside(drawn.erased, first.shape[-2:])
+    if drawn.erased_rectangle is not None:
+        patch = _inside(drawn.erased_rectangle, first.shape[-2:])
         for modality, maps in warped.items():
             _erase_(maps, modality, patch)
     return warped

@@ -89,18 +89,19 @@ class PackReader:
             mapped.madvise(mmap.MADV_WILLNEED, page, start + size - page)
 
     def _read_source(self, row: int) -> np.ndarray:
-        """The map of a row from its source. The first call prints a line and removes `info.json`: the next start packs again."""
+        """The map of a row from its source. The first call prints a line and removes `info.json`, so that the maps are
+        packed again when they are opened next."""
         pack, source = Path(str(self.maps.filename)).parent, self.source(row)
         if not self.found_damage:
             self.found_damage = True
             echo(
-                f"cache: the copy of {source} in {pack} is damaged; reading the file itself; the next start packs again",
+                f"cache: the copy of {source} in {pack} is damaged; the original is read now, and the next run copies it again",
                 sys.stderr,
             )
             (pack / INFO_FILE).unlink(missing_ok=True)
         found = read_map(source, self.modality)
         if zlib.crc32(found.astype(_FLOAT32).tobytes()) != self.checksums[row]:
-            raise InputError(f"{source}: changed since it was packed, and its copy in {pack} is damaged; run again")
+            raise InputError(f"{source}: changed since it was packed, and its copy in {pack} is damaged; start the run again")
         return found
 
 

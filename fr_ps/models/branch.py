@@ -77,8 +77,8 @@ class Branch(nn.Module):
         self.adversary_input = adversary_input
         self.albedo_normalization = albedo
         self.input_size = input_size
-        self.joint = tuple(joint)
-        self.inputs = sum(CHANNELS[name] for name in self.joint or (modality,))
+        self.joint_modalities = tuple(joint)
+        self.inputs = sum(CHANNELS[name] for name in self.joint_modalities or (modality,))
         self.frozen = False
         self.backbone = backbone
         width = cast(int, backbone.out_channels)
@@ -132,7 +132,7 @@ class Branch(nn.Module):
 
     def shared_map(self, maps: Tensor) -> Tensor:
         """(B, channels, h, w), the feature map from which all embeddings are made."""
-        return self.project(self.backbone(maps if self.joint else self._normalise(maps, self.modality)))
+        return self.project(self.backbone(maps if self.joint_modalities else self._normalise(maps, self.modality)))
 
     def stack(self, maps: Mapping[str, Tensor], present: Tensor | None = None) -> Tensor:
         """(B, C_in, H, W), the input of a branch of several modalities: their normalised maps, 0 where one is missing.
@@ -141,14 +141,14 @@ class Branch(nn.Module):
             maps: modality to (B, C, H, W); modalities may be absent.
             present: (B, modalities) which maps of a session are used; None: all in `maps`.
         """
-        parts = {modality: self._normalise(maps[modality], modality) for modality in self.joint if modality in maps}
+        parts = {modality: self._normalise(maps[modality], modality) for modality in self.joint_modalities if modality in maps}
         template = next(iter(parts.values()))
-        for index, modality in enumerate(self.joint):
+        for index, modality in enumerate(self.joint_modalities):
             if modality not in parts:
                 parts[modality] = template.new_zeros(len(template), CHANNELS[modality], *template.shape[2:])
             elif present is not None:
                 parts[modality] = parts[modality].where(present[:, index, None, None, None], 0)
-        return torch.cat([parts[modality] for modality in self.joint], dim=1)
+        return torch.cat([parts[modality] for modality in self.joint_modalities], dim=1)
 
     def _normalise(self, maps: Tensor, modality: str) -> Tensor:
         """The maps of one modality as the backbone reads them."""

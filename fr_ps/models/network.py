@@ -98,7 +98,7 @@ class FaceNetwork(nn.Module):
         super().__init__()
         self.reversal_alpha = 1.0
         self.flip_average = flip_average
-        self.modalities = branches[JOINT].joint if JOINT in branches else tuple(branches)
+        self.modalities = branches[JOINT].joint_modalities if JOINT in branches else tuple(branches)
         self.branches = nn.ModuleDict(branches)
         self.embedding_widths = {
             task: [branch.embedding_widths[task] for branch in branches.values()] for task in (IDENTITY, *classes)

@@ -51,7 +51,7 @@ class TrialSlots:
         return [by_original[original][:2] for original in sorted(by_original)][: self.max_trials]
 
     @property
-    def ready(self) -> list[int]:
+    def waiting(self) -> list[int]:
         """Numbers of the trials that can start, retries first."""
         waiting = [slot[-1] for slot in self.slots if slot[-1].state == "waiting"]
         return [one.number for one in sorted(waiting, key=lambda one: (one.original == one.number, one.number))]

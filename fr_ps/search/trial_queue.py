@@ -64,10 +64,10 @@ def acquire(storage: Storage, study: optuna.Study, max_trials: int, start_new: b
             _add_retry(study, trials[number])
         if slots.to_retry:
             slots = read_slots(study, max_trials)
-        if start_new and not slots.ready and slots.unfilled > 0:
+        if start_new and not slots.waiting and slots.unfilled > 0:
             study.add_trial(create_trial(state=TrialState.WAITING))
             slots = read_slots(study, max_trials)
-        for number in slots.ready:
+        for number in slots.waiting:
             # `RUN` is stored when the run of a trial is opened: a trial that has it was started before.
             started_before = RUN in study.get_trials(deepcopy=False)[number].user_attrs
             if (start_new or started_before) and _set_running(storage, study, number):

@@ -87,10 +87,10 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
         ran, slots = _run_next_trial(context, start_new)
         if ran:
             continue
-        # No trial could be acquired. Wait while another worker runs one, because a killed trial needs a retry. With `start_new`,
-        # other workers were faster at every trial in `slots.ready`, and run them now: wait for these too. Without it, those that
-        # never ran stay waiting: do not wait for them.
-        should_wait = slots.running or (start_new and slots.ready)
+        # No trial could be acquired. Another worker may run one now: wait, because a trial that is killed needs a retry.
+        # `slots` is older than the attempts to acquire. With `start_new`, the trials that were waiting in it have been acquired
+        # by other workers since. Without `start_new`, waiting trials do not start in any worker.
+        should_wait = slots.running or (start_new and slots.waiting)
         if not should_wait:
             return
         time.sleep(_POLL_SECONDS)

@@ -141,7 +141,9 @@ class MlflowSink:
         return None
 
     def _unavailable_note(self, mlflow_id: str, why: str) -> str:
-        return f"tracking: MLFLOW_RUN_ID names MLflow run {mlflow_id}, which {why}; run {self.info.id} gets a new MLflow run"
+        return (
+            f"tracking: MLflow run {mlflow_id}, from MLFLOW_RUN_ID or run.json, {why}; run {self.info.id} gets a new MLflow run"
+        )
 
     def _lost_run_message(self, mlflow_id: str, what: str) -> str:
         where, run_id = display_uri(self.info), self.info.id

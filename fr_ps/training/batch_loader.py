@@ -201,5 +201,5 @@ def _check_equal_shares(count: int, unit: str) -> None:
     if count % processes:
         raise InputError(
             f"a batch has {count} {unit}, which {processes} processes cannot share equally; set "
-            f"batch.people to a multiple of {processes}, small enough for the subjects and sessions of the training part"
+            f"batch.people to a multiple of {processes} that the training part is large enough for"
         )

@@ -58,12 +58,13 @@ def build_setup(
         dataset, split.train, config.batch, config.augment, config.train.seed, device, modality_dropout=config.fusion.dropout
     )
     classes = dataset.labels.classes
+    trained = loader.trained_class_counts({task: len(names) for task, names in classes.items()})
     info = ModelInfo(
         branches=branch_configs(config, branch_folders, classes, dataset.store.map_size),
         fusion=config.fusion.name,
         size=dataset.store.map_size,
         classes=classes,
-        trained=tuple(loader.trained_class_counts({task: len(groups) for task, groups in classes.items()})),
+        trained=tuple(trained),
         provenance={"data_digest": dataset.store.digest}
         | {"git_commit" if name == "commit" else name: value for name, value in code_versions().items()},
         joint=config.joint,

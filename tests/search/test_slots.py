@@ -89,14 +89,14 @@ class Study(RuleBasedStateMachine):
         if seen := self.workers[which].seen:
             for number in seen.to_retry:
                 self.database.add(original=seen.entries[number].original)
-            if not seen.to_retry and not seen.ready and seen.unfilled > 0:
+            if not seen.to_retry and not seen.waiting and seen.unfilled > 0:
                 self.database.add()
             self.workers[which].seen = None
 
     @rule(which=WORKERS)
     def acquire(self, which: int) -> None:
         if seen := self.workers[which].seen:
-            self.workers[which].trial = next((number for number in seen.ready if self.database.acquire(number)), None)
+            self.workers[which].trial = next((number for number in seen.waiting if self.database.acquire(number)), None)
             self.workers[which].seen = None
 
     @rule(which=WORKERS, state=st.sampled_from(ENDED))
@@ -139,7 +139,7 @@ class Study(RuleBasedStateMachine):
     @invariant()
     def ready_trials_wait_in_a_slot_and_retries_come_first(self) -> None:
         slots = self.slots()
-        entries = [self.database.entries[number] for number in slots.ready]
+        entries = [self.database.entries[number] for number in slots.waiting]
         assert all(entry.state == "waiting" and entry.original in self.originals for entry in entries)
         is_retry = [entry.original != entry.number for entry in entries]
         assert is_retry == sorted(is_retry, reverse=True)
@@ -188,7 +188,7 @@ class Study(RuleBasedStateMachine):
             if slots.all_finished:
                 break
             self.workers = [Worker(seen=slots)]
-            if slots.ready:
+            if slots.waiting:
                 self.acquire(0)
                 self.end(0, "complete")
             else:
@@ -196,7 +196,7 @@ class Study(RuleBasedStateMachine):
         slots = self.slots()
         assert slots.all_finished
         assert len(slots.finished) == len(self.originals) == self.max_trials
-        assert (slots.ready, slots.to_retry, slots.unfilled, slots.running) == ([], [], 0, [])
+        assert (slots.waiting, slots.to_retry, slots.unfilled, slots.running) == ([], [], 0, [])
         self.no_trial_beyond_the_budget_starts()
         self.each_slot_ends_once_and_is_retried_once_if_its_worker_died()
         for original in self.originals:
@@ -215,26 +215,26 @@ def slots_of(*entries: tuple[int, State, int], max_trials: int = 3) -> TrialSlot
 
 def test_a_new_study_has_unfilled_slots_only() -> None:
     slots = slots_of()
-    assert (slots.unfilled, slots.ready, slots.to_retry, slots.finished, slots.all_finished) == (3, [], [], {}, False)
+    assert (slots.unfilled, slots.waiting, slots.to_retry, slots.finished, slots.all_finished) == (3, [], [], {}, False)
 
 
 def test_of_two_surplus_trials_the_earlier_one_counts() -> None:
     slots = slots_of((0, "complete", 0), (1, "complete", 1), (2, "waiting", 2), (3, "waiting", 3))
-    assert (slots.ready, slots.unfilled) == ([2], 0)
+    assert (slots.waiting, slots.unfilled) == ([2], 0)
     assert slots_of((0, "complete", 0), (1, "complete", 1), (2, "complete", 2), (3, "waiting", 3)).all_finished
 
 
 def test_of_two_retries_the_earlier_one_counts() -> None:
     slots = slots_of((0, "killed", 0), (1, "running", 1), (2, "waiting", 0), (3, "waiting", 0), (4, "waiting", 4))
-    assert slots.ready == [2, 4]
+    assert slots.waiting == [2, 4]
     slots = slots_of((0, "killed", 0), (1, "pruned", 1), (2, "killed", 0), (3, "waiting", 0), (4, "failed", 4))
-    assert (slots.ready, slots.to_retry, slots.all_finished) == ([], [], True)
+    assert (slots.waiting, slots.to_retry, slots.all_finished) == ([], [], True)
     assert slots.finished == {2: "killed", 1: "pruned", 4: "failed"}
 
 
 def test_a_retry_starts_before_earlier_waiting_trials() -> None:
     slots = slots_of((0, "waiting", 0), (1, "killed", 1), (2, "waiting", 2), (3, "waiting", 1))
-    assert slots.ready == [3, 0, 2]
+    assert slots.waiting == [3, 0, 2]
     assert [slots.slot_of(number) for number in (0, 1, 2, 3)] == [0, 1, 2, 1]
 
 
@@ -252,4 +252,4 @@ def test_a_surplus_trial_has_no_slot() -> None:
 def test_the_order_of_the_trials_does_not_matter(entries: list[tuple[int, State, int]]) -> None:
     slots, expected = slots_of(*entries), slots_of(*sorted(entries))
     assert slots.slots == expected.slots
-    assert (slots.ready, slots.unfilled, slots.finished) == ([2, 3], 0, {1: "complete"})
+    assert (slots.waiting, slots.unfilled, slots.finished) == ([2, 3], 0, {1: "complete"})

@@ -106,6 +106,6 @@ def test_a_parent_does_not_adopt_an_ended_run(store: MlflowClient, monkeypatch, 
     info, parent = create_parent_run("a study", RUNS)
     assert parent.mlflow_id == info.mlflow_id != started
     assert (
-        f"MLFLOW_RUN_ID names MLflow run {started}, which is FINISHED; run {info.id} gets a new MLflow run"
+        f"MLflow run {started}, from MLFLOW_RUN_ID or run.json, is FINISHED; run {info.id} gets a new MLflow run"
         in capsys.readouterr().err
     )
