@@ -28,7 +28,8 @@ def _add_train_arguments(train: Parser) -> None:
         help="number of processes on this machine that train together, for example one per GPU",
     )
     add_switch(train, "allow_changed", "with --resume: allow changed settings or data, and record the changes")
-    train.add_class_arguments(Config, None)  # None: no prefix before the names of settings
+    # None: no prefix before the names of settings. jsonargparse then builds the groups; `training_config` builds the `Config`.
+    train.add_class_arguments(Config, None)
 
 
 def _train(arguments: Namespace) -> None:

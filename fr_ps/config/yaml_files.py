@@ -27,8 +27,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     one. Otherwise it stays text, which jsonargparse converts to the type of the setting or rejects. A date therefore stays text.
     So does `1e-3`, since a float of YAML 1.1 needs a dot (`1.0e-3`); jsonargparse makes it 0.001.
 
-    `null` stays text for a setting that accepts text, and is an error for any other setting. For a top-level key that is no
-    setting, such as `resume: null`, which --print_config prints, it is None.
+    `null` stays text for a setting that accepts text, and is an error for any other setting. A top-level key that is not
+    a setting may be null: --print_config prints `resume: null`, which becomes None.
 
     Raises:
         InputError: the file is missing, unreadable, too large or not YAML, a key is repeated, or a setting has no value.

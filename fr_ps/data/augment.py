@@ -40,11 +40,12 @@ class Augmentation:
 
     Attributes:
         similarity: the transforms.
-        noise_rectangle: (B, 4) rectangle of each session that receives noise, from `_draw_rectangles`; None: no noise.
+        noise_rectangle: (B, 4) for each session, the rectangle in which its maps get noise (`_draw_rectangles`); None: no noise.
         noise_strength: (B, M) standard deviation of the noise as a share of the map's root mean square.
         noise_start: (B, M) in [0, 1]: where the noise of a map starts in the fixed noise table (`_noise_table`); 0 is its
             beginning, 1 the last possible start.
-        erased_rectangle: (B, 4) rectangle of each session that is erased, of size 0 where none is; None: nothing is erased.
+        erased_rectangle: (B, 4) for each session, the rectangle in which its maps are erased, of size 0 for a session without
+            one; None: no session has one.
     """
 
     similarity: "Similarity"
@@ -76,15 +77,15 @@ def draw_augmentation(count: int, num_modalities: int, config: AugmentConfig, ge
     """The random numbers of a batch of `count` sessions; `generator` is one of the CPU and is advanced."""
     similarity = sample_similarity(count, config, generator)
     noise_rectangle = erased_rectangle = None
-    strength = position = torch.zeros(count, num_modalities)
+    noise_strength = noise_start = torch.zeros(count, num_modalities)
     if config.noise:
         noise_rectangle = _draw_rectangles(count, _NOISE_AREA, _NOISE_ASPECT, generator)
-        strength = config.noise * torch.rand(count, num_modalities, generator=generator)
-        position = torch.rand(count, num_modalities, generator=generator)
+        noise_strength = config.noise * torch.rand(count, num_modalities, generator=generator)
+        noise_start = torch.rand(count, num_modalities, generator=generator)
     if config.erase:
         erased_rectangle = _draw_rectangles(count, _ERASED_AREA, _ERASED_ASPECT, generator)
         erased_rectangle *= (torch.rand(count, generator=generator) < config.erase)[:, None]
-    return Augmentation(similarity, noise_rectangle, strength, position, erased_rectangle)
+    return Augmentation(similarity, noise_rectangle, noise_strength, noise_start, erased_rectangle)
 
 
 def apply_augmentation(batch: Mapping[str, Tensor], drawn: Augmentation) -> MapBatch:
@@ -166,11 +167,7 @@ def sample_similarity(count: int, config: AugmentConfig, generator: torch.Genera
 
 
 def apply_similarity(maps: Tensor, modality: str, similarity: Similarity) -> Tensor:
-    """The maps (B, C, H, W) after `similarity`.
-
-    Normals rotate with the picture, a flip negates n_x, and resampled normals are normalised. Depth is scaled like the picture,
-    then its mean is subtracted. Pixels from outside the picture repeat its border.
-    """
+    """The maps (B, C, H, W) after `similarity`, as in `_warp`."""
     return _warp(maps, modality, similarity, similarity.grid(maps))
 
 
@@ -189,6 +186,11 @@ def _lengths(normals: Tensor) -> Tensor:
 
 
 def _warp(maps: Tensor, modality: str, similarity: Similarity, grid: Tensor) -> Tensor:
+    """The maps (B, C, H, W) after `similarity`; `grid` is `similarity.grid(maps)`.
+
+    Normals rotate with the picture, a flip negates n_x, and resampled normals are normalised. Depth is scaled like the picture,
+    then its mean is subtracted. Pixels from outside the picture repeat its border.
+    """
     warped = functional.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
     if modality == "normal":
         rotated = _transform_normals(warped, similarity)
@@ -240,18 +242,18 @@ def _inside(rectangles: Tensor, size: torch.Size) -> Tensor:
     return inside_y[:, None, :, None] & inside_x[:, None, None, :]
 
 
-def _noise(maps: Tensor, position: Tensor) -> Tensor:
+def _noise(maps: Tensor, start: Tensor) -> Tensor:
     """Standard normal noise of the shape of `maps`, from the fixed noise table (`_noise_table`).
 
-    `position` (B,) in [0, 1] is where the noise of a map starts: 0 is the beginning of the table, 1 the last possible start.
+    `start` (B,) in [0, 1] is where the noise of a map starts: 0 is the beginning of the table, 1 the last possible start.
 
     A table costs a copy instead of a draw, and is the same on all devices: Salimans et al., "Evolution Strategies as a Scalable
     Alternative to Reinforcement Learning", 2017, arXiv:1703.03864, section 2.
     """
     length = maps[0].numel()
     table = _noise_table(max(_NOISE_TABLE_LENGTH, 2 * length), maps.device).to(maps.dtype)
-    starts = (position.double() * (len(table) - length)).long().tolist()
-    return torch.stack([table[start : start + length] for start in starts]).view(maps.shape)
+    first_entries = (start.double() * (len(table) - length)).long().tolist()
+    return torch.stack([table[first : first + length] for first in first_entries]).view(maps.shape)
 
 
 @cache

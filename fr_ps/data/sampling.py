@@ -143,7 +143,7 @@ def _fill_batches(
         group_of: (n,) the group of each row, from 0.
         subject_of: (n,) the subject of each row, from 0.
         sessions: K.
-        rng: shuffles each round.
+        rng: draws the order of the subjects of a group, and of the rows of a subject (`_RoundRobin`).
     """
     # A member is a pair of a subject and a group: a subject with sessions of several classes gives several members. Members are
     # numbered by group, then by subject.

@@ -67,15 +67,17 @@ class GradientWeighting(Weighting):
         if not maps:
             return total
         tasks = [task for task in self.tasks if task in losses]
-        adversarial = [weighted[task] for task in losses if self.adversarial.get(task, 0) > 0]
-        adversarial_sum = [torch.stack(adversarial).sum()] if adversarial else []
+        adversarial_losses = [weighted[task] for task in losses if self.adversarial.get(task, 0) > 0]
         # One row per task, then, if there are adversaries, one of their sum.
-        gradients = torch.stack([_gradient(loss, maps) for loss in [*(weighted[task] for task in tasks), *adversarial_sum]])
+        loss_of_row = [weighted[task] for task in tasks]
+        if adversarial_losses:
+            loss_of_row.append(torch.stack(adversarial_losses).sum())
+        gradients = torch.stack([_gradient(loss, maps) for loss in loss_of_row])
         gramian = sum_over_processes_(_gramian(gradients))  # summed over the entries of all processes' maps
         # Computed by one process and copied to the others, since PCGrad draws random numbers.
         weights = from_main_process(lambda: self._task_weights(gramian[: len(tasks), : len(tasks)]))
         self._update_mean_weights(tasks, weights)
-        coefficients = _add_adversarial(weights, gramian) if adversarial else weights
+        coefficients = _add_adversarial(weights, gramian) if adversarial_losses else weights
         change = (coefficients - 1).to(gradients) @ gradients  # minus 1: the total already contains the plain sum
         for shared_map, part in zip(maps, change.split([shared_map.numel() for shared_map in maps])):
             term = (shared_map * part.view_as(shared_map)).sum()

@@ -59,7 +59,7 @@ class MarginLoss(nn.Module, ABC):
         return norm.new_zeros(())
 
     def saturated(self, norm: Tensor) -> Tensor:
-        """(B,) whether a norm is clamped, so that the margin does not follow it; False if the margin never does."""
+        """(B,) whether a norm is outside the range in which the margin depends on it; False if the margin never depends on it."""
         return torch.zeros_like(norm, dtype=torch.bool)
 
     def logits(self, embeddings: Tensor, target_rows: Tensor, held: Tensor | None = None) -> Tensor:

@@ -125,7 +125,7 @@ COSTS: dict[str, Callable[[FaceNetwork, int], float]] = {
     "cost/parameters": lambda network, _: parameters_millions(network),
     "cost/latency": latency_ms,
 }
-"""Objective of a study to its value for a network of maps of some size."""
+"""Name of a cost objective of a study to the function that computes it from a network and the size of its maps in pixels."""
 
 
 def _build(name: str, inputs: int) -> FaceNetwork:

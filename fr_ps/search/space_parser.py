@@ -149,16 +149,19 @@ def _check_values(dimension: Dimension, dimensions: Mapping[str, Dimension], bas
         else (("low", dimension.low), ("high", dimension.high))
     )
     for key, value in candidates:
-        rejection = None
-        for assignment in parent_assignments(dimension, dimensions):
-            try:
-                with_settings(base, params_to_settings({**assignment, dimension.name: _to_setting_type(dimension, value)}))
-                rejection = None
-                break
-            except InputError as error:
-                rejection = error
-        if rejection:
-            raise InputError(f"space.{dimension.name}: {key} {decode_choice(value)}: {rejection}")
+        param = {dimension.name: _to_setting_type(dimension, value)}
+        rejections = [_rejection(base, assignment | param) for assignment in parent_assignments(dimension, dimensions)]
+        if all(rejections):
+            raise InputError(f"space.{dimension.name}: {key} {decode_choice(value)}: {rejections[-1]}")
+
+
+def _rejection(base: Config, params: Mapping[str, Value]) -> str:
+    """Why `base` with these params is invalid; empty if it is valid."""
+    try:
+        with_settings(base, params_to_settings(params))
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def _to_setting_type(dimension: Dimension, value: Value) -> Value:

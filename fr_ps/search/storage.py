@@ -108,8 +108,8 @@ def with_database_retries(call: Callable[[], Result]) -> Result:
     handlers run afterwards:
 
     - A handler raises: its exception replaces the result or the error of `call`.
-    - The handlers return, as those of `run_workers` do: the result of `call` is returned. If `call` failed, KeyboardInterrupt
-      or SystemExit is raised instead of a retry.
+    - The handlers return, as those of `run_workers` and, during a training, of `GracefulStop` do: the result of `call` is
+      returned. If `call` failed, KeyboardInterrupt or SystemExit is raised instead of a retry.
 
     Raises:
         DatabaseUnreachableError: the database was unreachable for ten minutes.

@@ -93,8 +93,8 @@ class WorkerContext:
 def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult | None:
     """Run the acquired trial `number` to its end.
 
-    If another worker started it already, it resumes from its last checkpoint, provided that its run folder is on this machine;
-    otherwise it begins again in a new run.
+    If another worker started it already, it resumes from its last checkpoint, provided that its run folder is on this machine and
+    no process holds its lock; otherwise it begins again in a new run.
 
     Args:
         context: of the worker.
@@ -145,7 +145,7 @@ def _sample_params(context: WorkerContext, number: int, slot: int) -> tuple[optu
     if spec.grid:  # as `study.enqueue_trial` does: `suggest` returns these values
         storage.rdb.set_trial_system_attr(trial_id, "fixed_params", spec.grid[slot])
     study.sampler = build_sampler(spec.config.sampler, spec.space, spec.config.study.seed, number)
-    trial = optuna.Trial(study, trial_id)
+    trial = optuna.Trial(study, trial_id)  # the constructor samples: the sampler and the fixed params have to be set before
     return trial, spec.space.suggest(trial)  # Optuna returns the stored value of a param that the trial already has
 
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
@@ -41,7 +42,21 @@ def trial_entry(trial: FrozenTrial) -> TrialEntry:
     return TrialEntry(trial.number, state, trial.number if original is None else original)
 
 
-def acquire(storage: Storage, study: optuna.Study, max_trials: int, start_new: bool = True) -> tuple[int | None, TrialSlots]:
+class Acquisition(NamedTuple):
+    """What `acquire` did.
+
+    Attributes:
+        number: of the trial that it set to running; None where there is none.
+        slots: as they were before that.
+        missed: numbers of the trials that another worker set to running first.
+    """
+
+    number: int | None
+    slots: TrialSlots
+    missed: list[int]
+
+
+def acquire(storage: Storage, study: optuna.Study, max_trials: int, start_new: bool = True) -> Acquisition:
     """Set the next trial to running.
 
     First, running trials without a recent heartbeat become killed (Optuna's state FAIL). Each of them gets a retry, unless it is
@@ -52,9 +67,6 @@ def acquire(storage: Storage, study: optuna.Study, max_trials: int, start_new: b
         study: in that storage.
         max_trials: number of slots, each of which is a trial and its retry.
         start_new: whether trials that never ran may start.
-
-    Returns:
-        The number of the acquired trial, None where there is none; and the slots as they were before it was set to running.
     """
     with storage.lock():
         fail_stale_trials(study)
@@ -67,12 +79,15 @@ def acquire(storage: Storage, study: optuna.Study, max_trials: int, start_new: b
         if start_new and not slots.waiting and slots.unfilled > 0:
             study.add_trial(create_trial(state=TrialState.WAITING))
             slots = read_slots(study, max_trials)
-        for number in slots.waiting:
-            # `RUN` is stored when the run of a trial is opened: a trial that has it was started before.
-            started_before = RUN in study.get_trials(deepcopy=False)[number].user_attrs
-            if (start_new or started_before) and _set_running(storage, study, number):
-                return number, slots
-    return None, slots
+        # `RUN` is stored when the run of a trial is opened: a trial that has it was started before.
+        trials = study.get_trials(deepcopy=False)
+        startable = [number for number in slots.waiting if start_new or RUN in trials[number].user_attrs]
+        missed: list[int] = []
+        for number in startable:
+            if _set_running(storage, study, number):
+                return Acquisition(number, slots, missed)
+            missed.append(number)
+    return Acquisition(None, slots, missed)
 
 
 def release(storage: Storage, study: optuna.Study, number: int) -> None:

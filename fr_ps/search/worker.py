@@ -24,11 +24,10 @@ from fr_ps.errors import DiskFullError
 from fr_ps.process import run_main
 from fr_ps.progress import echo
 from fr_ps.search.samplers import build_pruner
-from fr_ps.search.slots import TrialSlots
 from fr_ps.search.spec import StudySpec, spec_from_json
 from fr_ps.search.storage import Storage, with_database_retries
 from fr_ps.search.trial import WorkerContext, run_trial, trial_run_id
-from fr_ps.search.trial_queue import EPOCHS, OUTCOME, acquire, release
+from fr_ps.search.trial_queue import EPOCHS, OUTCOME, Acquisition, acquire, release
 from fr_ps.tracking.lifecycle import resume_run, start_run
 from fr_ps.tracking.run_folder import (
     CHECKPOINTS_FOLDER,
@@ -84,48 +83,39 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
     gc.freeze()  # makes `gc.collect` below faster: it skips the objects that exist now
     while True:
         start_new = not with_database_retries(lambda: hours_or_epochs_exhausted(spec, study, started_at))
-        ran, slots = _run_next_trial(context, start_new)
+        ran, others_run = _run_next_trial(context, start_new)
         if ran:
             continue
-        # No trial could be acquired. Another worker may run one now: wait, because a trial that is killed needs a retry.
-        # `slots` is older than the attempts to acquire. With `start_new`, the trials that were waiting in it have been acquired
-        # by other workers since. Without `start_new`, waiting trials do not start in any worker.
-        should_wait = slots.running or (start_new and slots.waiting)
-        if not should_wait:
+        if not others_run:
             return
-        time.sleep(_POLL_SECONDS)
+        time.sleep(_POLL_SECONDS)  # if the worker of a running trial is killed, the trial needs a retry
 
 
-def _run_next_trial(context: WorkerContext, start_new: bool) -> tuple[bool, TrialSlots]:
+def _run_next_trial(context: WorkerContext, start_new: bool) -> tuple[bool, bool]:
     """Acquire a trial and run it, if there is one.
 
     Returns:
-        whether a trial was run, and the slots as they were before it was acquired.
+        Whether a trial was run; and, if not, whether other workers run trials.
     """
     storage, study = context.storage, context.study
     # A list and not a return value: `with_database_retries` may raise a deferred signal after `acquire` has succeeded, and the
     # number of the trial would be lost.
-    acquired: list[int] = []
-
-    def acquire_next() -> TrialSlots:
-        number, slots = acquire(storage, study, context.spec.max_trials, start_new)
-        acquired.extend([] if number is None else [number])
-        return slots
-
+    acquisitions: list[Acquisition] = []
     try:
-        slots = with_database_retries(acquire_next)
-        if not acquired:
-            return False, slots
-        (number,) = acquired
+        with_database_retries(lambda: acquisitions.append(acquire(storage, study, context.spec.max_trials, start_new)))
+        ((number, slots, missed),) = acquisitions
+        if number is None:
+            return False, bool(slots.running or missed)
         result = run_trial(context, number, slots.slot_of(number))
         if result:
             context.echo(f"trial {number}: {result.outcome} {result.values or ''} {result.reason}")
         with_database_retries(lambda: remove_ended_checkpoints(study, context.runs))
         gc.collect()  # reference cycles hold the tensors of the training
-        return True, slots
+        return True, False
     except (KeyboardInterrupt, SystemExit, DiskFullError):
-        for number in acquired:
-            release(storage, study, number)
+        for acquisition in acquisitions:
+            if acquisition.number is not None:
+                release(storage, study, acquisition.number)
         raise
 
 

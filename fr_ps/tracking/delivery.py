@@ -17,6 +17,8 @@ from fr_ps.tracking.journal import JOURNAL_FILE, Event, Journal, read_events
 
 DELIVERED_FILE = "delivered.json"
 _MAX_BATCH_ITEMS = 1000
+_BATCH_ENDS = ("artifact", "model", "status")
+"""Kinds of events after which a batch ends: an upload is slow, and its acknowledgement is recorded before the next events."""
 _BATCH_DELAY = 1.0
 _MIN_BACKOFF, _MAX_BACKOFF, _CLOSING_BACKOFF = 1.0, 60.0, 2.0
 
@@ -119,7 +121,7 @@ class DeliveryQueue:
             events.append(event)
             end_of_batch = end
             items += len(event.data.get("values", event.data))  # metrics, params or tags
-            if items >= _MAX_BATCH_ITEMS or event.kind in ("artifact", "status"):
+            if items >= _MAX_BATCH_ITEMS or event.kind in _BATCH_ENDS:
                 break
         if not events:
             return 0

@@ -227,7 +227,7 @@ def _finish(
         if not delivered:
             reason = delivery.last_error or "time limit reached"
             echo(f"tracking: {delivery.queue.pending()} events not delivered to MLflow ({reason}); deliver them with: fr-ps sync")
-        elif sink.table_url and not sink.info.parent:
+        elif sink.table_url and not sink.info.parent_id:
             with unredacted_output():  # the address has a query, and no secret
                 print_line(f"view: {sink.table_url}")
     finally:

@@ -126,7 +126,7 @@ def find_resumable_run(run: str, runs: Path) -> Path:
         trainings = [file.parent for file in sorted(runs.glob(f"*/{CONFIG_FILE}"), reverse=True)]
         for folder in trainings:
             with suppress(InputError):  # damage of another run
-                is_trial = bool(read_run_info(folder).parent)  # only its study resumes a trial
+                is_trial = bool(read_run_info(folder).parent_id)  # only its study resumes a trial
                 journal = _read_journal(folder)
                 is_unfinished = journal.kind == "train" and journal.status not in ("FINISHED", "")
                 if is_unfinished and not is_trial and not is_locked(folder):

@@ -80,7 +80,7 @@ class RunInfo:
         check_path_component(self.id, "run id")
 
     @property
-    def parent(self) -> str:
+    def parent_id(self) -> str:
         """MLflow id of the parent run (for a trial, the run of its study); empty without a parent."""
         return self.tags.get(PARENT_TAG, "")
 

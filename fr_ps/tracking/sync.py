@@ -70,7 +70,7 @@ def move_to_store(folders: Sequence[Path], uri: str) -> list[SyncResult]:
 
 def _has_parent(folder: Path) -> bool:
     with suppress(InputError):
-        return bool(read_run_info(folder).parent)
+        return bool(read_run_info(folder).parent_id)
     return False
 
 
@@ -84,7 +84,7 @@ def _move_run(folder: Path, uri: str) -> None:
         info = replace(info, tracking_uri=redacted_uri(uri), mlflow_id=None, experiment_id="", earlier_ids=earlier)
         if run_tracking_uri(info) == default_tracking_uri():
             info = replace(info, tracking_uri="")
-        parent_folder = find_run(info.parent, folder.parent) if info.parent else None
+        parent_folder = find_run(info.parent_id, folder.parent) if info.parent_id else None
         if parent_folder:
             parent = read_run_info(parent_folder)
             if parent.tracking_uri == info.tracking_uri and parent.mlflow_id:

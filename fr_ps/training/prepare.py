@@ -4,7 +4,7 @@ The command `train` prepares them before it starts a run, so that an error leave
 open.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from fr_ps.evaluation.evaluate_predictions import validation_metrics
 from fr_ps.evaluation.metrics import Metrics
 from fr_ps.models.inference import Predictions
 from fr_ps.models.network import FaceNetwork
+from fr_ps.progress import Echo
 from fr_ps.tracking.run_folder import list_checkpoints
 from fr_ps.training.batch_loader import BatchLoader
 from fr_ps.training.build_model import build_model, resolve_branch_folders
@@ -51,7 +52,7 @@ class PreparedTraining:
     has_checkpoint: bool
 
 
-def prepare_training(config: Config, echo: Callable[[str], None], folder: Path | None = None) -> PreparedTraining:
+def prepare_training(config: Config, echo: Echo, folder: Path | None = None) -> PreparedTraining:
     """Open the data, split it and build the network. Neither a run nor a folder is created.
 
     It sets torch's global options and seeds torch's generator. The generator gives the initial weights of network and losses, and

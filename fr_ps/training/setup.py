@@ -24,7 +24,6 @@ from fr_ps.training.batch_loader import BatchLoader
 from fr_ps.training.build_model import BranchFolders, branch_configs, check_leakage
 
 ENVIRONMENT_FILE = "environment.txt"
-"""Prints a line for the user."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +58,14 @@ def build_setup(
     )
     classes = dataset.labels.classes
     trained = loader.trained_class_counts({task: len(names) for task, names in classes.items()})
+    versions = code_versions().copy()
     info = ModelInfo(
         branches=branch_configs(config, branch_folders, classes, dataset.store.map_size),
         fusion=config.fusion.name,
         size=dataset.store.map_size,
         classes=classes,
         trained=tuple(trained),
-        provenance={"data_digest": dataset.store.digest}
-        | {"git_commit" if name == "commit" else name: value for name, value in code_versions().items()},
+        provenance={"data_digest": dataset.store.digest, "git_commit": versions.pop("commit")} | versions,
         joint=config.joint,
         preparation=find_preparation(dataset.root, str(dataset.labels.ids[0]), str(dataset.labels.sessions[0])),
         acquisition=find_acquisitions(dataset.root, dataset.labels.subset(split.train).row_keys()),

@@ -16,8 +16,8 @@ from fr_ps.search.samplers import build_pruner
 from fr_ps.search.spec import build_study_spec
 from fr_ps.search.storage import Storage, open_study
 from fr_ps.search.trial import TrialResult, WorkerContext, run_trial, trial_run_id
-from fr_ps.search.trial_queue import acquire, release
-from fr_ps.search.worker import total_epochs
+from fr_ps.search.trial_queue import Acquisition, acquire, read_slots, release
+from fr_ps.search.worker import _run_next_trial, total_epochs
 from fr_ps.tracking.journal import JOURNAL_FILE, read_events
 from fr_ps.tracking.listing import last_status
 from fr_ps.tracking.run import Run
@@ -56,7 +56,7 @@ def ended_by(
         raise error
 
     patch.setattr("fr_ps.search.trial.fit", fit)
-    number, slots = acquire(context.storage, context.study, 9)
+    number, slots, _ = acquire(context.storage, context.study, 9)
     assert number is not None
     result = run_trial(context, number, slots.slot_of(number))
     assert result is not None
@@ -113,7 +113,7 @@ def test_the_run_of_a_trial_whose_lease_expired_is_not_marked_as_running(
         on_epoch(1, Metrics({OBJECTIVE: 0.5}))
 
     monkeypatch.setattr("fr_ps.search.trial.fit", fit)
-    number, slots = acquire(context.storage, context.study, 9)
+    number, slots, _ = acquire(context.storage, context.study, 9)
     assert number is not None
     assert run_trial(context, number, slots.slot_of(number)) is None
     (trial,) = context.study.get_trials()
@@ -133,14 +133,14 @@ def test_a_resumed_trial_whose_settings_another_one_has_completed_copies_its_val
 
     monkeypatch.setattr("fr_ps.search.trial.fit", fit)
     study = context.study
-    number, slots = acquire(context.storage, study, 9)
+    number, slots, _ = acquire(context.storage, study, 9)
     assert number is not None
     with pytest.raises(KeyboardInterrupt):
         run_trial(context, number, slots.slot_of(number))
     release(context.storage, study, number)
     (stopped,) = study.get_trials()
     study.add_trial(optuna.create_trial(params=stopped.params, distributions=stopped.distributions, value=0.75))
-    assert acquire(context.storage, study, 9)[0] == number
+    assert acquire(context.storage, study, 9).number == number
     result = run_trial(context, number, slots.slot_of(number))
     assert result == TrialResult("complete", (0.75,), "same settings as trial 1; values copied", epochs=2)
     assert total_epochs(study) == 2
@@ -167,13 +167,13 @@ def test_with_several_objectives_a_resumed_trial_continues_its_epochs(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("fr_ps.search.trial.fit", fit)
-    number, slots = acquire(context.storage, study, 9)
+    number, slots, _ = acquire(context.storage, study, 9)
     assert number is not None
     with pytest.raises(KeyboardInterrupt):
         run_trial(context, number, slots.slot_of(number))
     release(context.storage, study, number)
     assert total_epochs(study) == 2  # for the budget, although Optuna stores no values of an epoch of such a study
-    assert acquire(context.storage, study, 9)[0] == number
+    assert acquire(context.storage, study, 9).number == number
     assert run_trial(context, number, slots.slot_of(number)) == TrialResult("failed", None, "ValueError: after the resume", 2)
 
 
@@ -194,3 +194,16 @@ def test_the_run_id_of_a_trial_is_empty_where_it_is_unsafe_in_a_path() -> None:
     for value in ("../x", "a/b", "", 3, None):
         assert trial_run_id(optuna.create_trial(value=0.1, user_attrs={"run": value})) == ""
     assert trial_run_id(optuna.create_trial(value=0.1, user_attrs={"run": "r1"})) == "r1"
+
+
+@pytest.mark.parametrize("missed", [[], [0]])
+def test_a_worker_waits_for_a_trial_that_another_one_acquired_first(
+    context: WorkerContext, monkeypatch: pytest.MonkeyPatch, missed: list[int]
+) -> None:
+    """Only one that another worker runs can need a retry here; without such a trial the worker ends."""
+
+    def acquire_none(storage: Storage, study: optuna.Study, max_trials: int, start_new: bool) -> Acquisition:
+        return Acquisition(None, read_slots(study, max_trials), missed)
+
+    monkeypatch.setattr("fr_ps.search.worker.acquire", acquire_none)
+    assert _run_next_trial(context, start_new=False) == (False, bool(missed))

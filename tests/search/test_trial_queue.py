@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fr_ps.config import Config, SearchConfig
 from fr_ps.config.search import StudyConfig
+from fr_ps.search import trial_queue
 from fr_ps.search.slots import TrialEntry
 from fr_ps.search.spec import build_study_spec
 from fr_ps.search.storage import HEARTBEAT_GRACE, Storage, open_study
@@ -41,7 +42,7 @@ class QueueUser:
         self.study, _ = open_study(self.storage, "s", ["maximize"])
 
     def acquire(self, new: bool = True) -> int | None:
-        return acquire(self.storage, self.study, self.max_trials, new)[0]
+        return acquire(self.storage, self.study, self.max_trials, new).number
 
     def trial(self, number: int) -> optuna.Trial:
         return optuna.Trial(self.study, self.storage.trial_id(self.study, number))
@@ -96,7 +97,7 @@ study, _ = open_study(storage, "s", ["maximize"])
 print("ready", flush=True)
 sys.stdin.readline()
 while True:
-    number, _ = acquire(storage, study, 12)
+    number = acquire(storage, study, 12).number
     if number is None:
         break
     trial = optuna.Trial(study, storage.trial_id(study, number))
@@ -122,13 +123,13 @@ from fr_ps.search.trial_queue import acquire
 from fr_ps.search.storage import Storage, open_study
 storage = Storage(sys.argv[1], 1)
 study, _ = open_study(storage, "s", ["maximize"])
-first, _ = acquire(storage, study, 3)
+first = acquire(storage, study, 3).number
 trial = optuna.Trial(study, storage.trial_id(study, first))
 trial.suggest_float("x", 0, 1)
 trial.suggest_categorical("y", ["a", "b"])
 trial.set_user_attr("run", "r1")
 trial.report(0.5, 1)
-second, _ = acquire(storage, study, 3)
+second = acquire(storage, study, 3).number
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -276,6 +277,26 @@ def test_without_new_trials_only_started_ones_are_acquired(one: QueueUser, other
     assert other.stored(2).user_attrs == {"run": "r1"}
     assert other.acquire() == 0
     assert other.acquire() == 3
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_a_trial_that_another_worker_sets_to_running_first_is_missed(
+    one: QueueUser, other: QueueUser, monkeypatch: pytest.MonkeyPatch, new: bool
+) -> None:
+    """Both workers read the slots before either acquires, as with PostgreSQL, whose database `Storage.lock` does not lock."""
+    assert [one.acquire(), one.acquire()] == [0, 1]
+    one.trial(1).set_user_attr("run", "r1")
+    one.release(0)
+    one.release(1)
+
+    def set_running_second(storage: Storage, study: optuna.Study, number: int) -> bool:
+        assert set_running(other.storage, other.study, number)
+        return set_running(storage, study, number)
+
+    set_running = trial_queue._set_running
+    monkeypatch.setattr(trial_queue, "_set_running", set_running_second)
+    number, slots, missed = acquire(one.storage, one.study, 2, new)
+    assert (number, slots.running, missed) == (None, [], [0, 1] if new else [1])
 
 
 @pytest.mark.parametrize(

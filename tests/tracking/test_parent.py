@@ -29,8 +29,8 @@ def test_children_are_in_the_experiment_of_the_parent(store: MlflowClient, monke
     assert stored.data.tags[PARENT_TAG] == info.mlflow_id == parent.mlflow_id
     assert stored.info.experiment_id == store.get_experiment_by_name("studies").experiment_id == parent.experiment_id
     assert store.get_experiment_by_name("elsewhere") is None
-    assert read_run_info(run.folder).parent == parent.mlflow_id
-    assert read_run_info(RUNS / info.id).parent == ""
+    assert read_run_info(run.folder).parent_id == parent.mlflow_id
+    assert read_run_info(RUNS / info.id).parent_id == ""
 
 
 def test_a_parent_adopts_the_run_of_mlflow_run(store: MlflowClient, monkeypatch):
