@@ -23,6 +23,7 @@ _LIST_FLAGS = ("--data.modalities", "--model.order", "--train.watch")
 
 
 def _groups(config: type) -> dict[str, list[str]]:
+    """Mapping from group to the names of its settings. The default factory of a group is the class of the group."""
     return {
         field.name: [inner.name for inner in fields(field.default_factory)]  # type: ignore[arg-type]
         for field in fields(config)

@@ -51,7 +51,7 @@ def test_processes_that_cannot_share_a_batch_equally_are_an_error(
     rows = torch.arange(len(dataset.labels)).numpy()
     monkeypatch.setattr(batch_loader, "world_size", lambda: 2)
     BatchLoader(dataset, rows, BatchConfig(people=4, sessions=3), AugmentConfig(), 0, cpu)
-    with rejected("3 subjects of 2 sessions, which 2 processes cannot share equally", "batch.people to a multiple of 2"):
+    with rejected("3 subjects (2 sessions each), which 2 processes cannot share equally", "batch.people to a multiple of 2"):
         BatchLoader(dataset, rows, BatchConfig(people=3, sessions=2), AugmentConfig(), 0, cpu)
 
 
@@ -190,12 +190,12 @@ def test_a_training_survives_the_kill_of_one_process(
     [
         (
             ["--batch.people", "3", "--data.test_people", "0"],
-            "3 subjects of 2 sessions, which 2 processes cannot share equally",
+            "3 subjects (2 sessions each), which 2 processes cannot share equally",
             False,
         ),
         (
             ["--batch.people", "4", "--optim.name", "sgd", "--optim.lr", "1000", "--optim.clip", "0", "--train.bad_steps", "1"],
-            "lower optim.lr (1000); continue with another learning rate: fr-ps train --resume",
+            "lower optim.lr (now 1000); continue with another learning rate: fr-ps train --resume",
             True,
         ),
     ],

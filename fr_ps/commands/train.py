@@ -28,7 +28,8 @@ def _add_train_arguments(train: Parser) -> None:
         help="number of processes on this machine that train together, for example one per GPU",
     )
     add_switch(train, "allow_changed", "with --resume: allow changed settings or data, and record the changes")
-    # None: no prefix before the names of settings. jsonargparse then builds the groups; `training_config` builds the `Config`.
+    # None: the names of settings have no prefix. Without one, jsonargparse builds only the groups (`OptimConfig`, ...);
+    # `training_config` builds the `Config` from them.
     train.add_class_arguments(Config, None)
 
 

@@ -178,13 +178,13 @@ class _SettingsBuilder:
             raise InputError(f"{self._location(node)}: {key} contains a null character; remove it")
         types = set(_accepted_types(schema.type_hint if isinstance(schema, _SearchValue) else schema))
         accepts_text = str in types
-        # For a setting that accepts text, `null` is text, and only an empty value is missing.
-        if node.tag == _NULL and not (accepts_text and node.value):
+        is_number = node.tag in _NUMBERS and bool(types & {int, float})
+        is_text = accepts_text and node.value and not is_number  # also `null`; only an empty value is missing
+        if is_text:
+            return str(node.value)
+        if node.tag == _NULL:
             self._check_null(node, schema, key)
             return None
-        keeps_text = accepts_text and not (node.tag in _NUMBERS and types & {int, float})
-        if keeps_text:
-            return str(node.value)
         try:
             value = self.loader.construct_object(node)
         except ValueError as error:

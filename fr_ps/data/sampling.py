@@ -45,7 +45,7 @@ def class_batches(
     epoch: int,
     num_batches: int = 0,
 ) -> list[np.ndarray]:
-    """Class-balanced batches of one epoch: P slots for subjects, assigned to the classes of an attribute in turn, K rows each.
+    """Class-balanced batches of one epoch: P slots of K rows of one subject; the classes of an attribute get slots in turn.
 
     In each batch, the numbers of slots of two classes differ by at most one, whatever the class frequencies. Within a class,
     subjects are sampled round-robin as in `pk_batches`, and a slot contains K sessions of one subject, all of that class. A

@@ -44,7 +44,7 @@ class MapStore:
         return next(iter(self.maps.values())).shape[-1]
 
     def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """The maps of some of the n sessions: modality to (len(rows), C, H, W) float32, copied into memory.
+        """The maps of the sessions at (k,) `rows`, indices into the n selected ones: modality to (k, C, H, W) float32 in memory.
 
         Raises:
             InputError: as `PackReader.read`.

@@ -82,9 +82,9 @@ class MarginLoss(nn.Module, ABC):
             return self._cross_entropy(embeddings, targets) + self.penalty(embeddings.norm(dim=1))
 
     def diagnostics(self, embeddings: Tensor) -> dict[str, Tensor]:
-        """Of (B, C) embeddings: the mean norm, the share of saturated norms, and the penalty on the norms."""
+        """Of (B, C) embeddings: the mean norm, and the share of saturated norms."""
         norm = embeddings.float().norm(dim=1)
-        return {"norm/mean": norm.mean(), "norm/clamped": self.saturated(norm).float().mean(), "norm/penalty": self.penalty(norm)}
+        return {"norm/mean": norm.mean(), "norm/clamped": self.saturated(norm).float().mean()}
 
     def _cross_entropy(self, embeddings: Tensor, targets: Tensor) -> Tensor:
         if self.part is None:

@@ -46,8 +46,8 @@ class MultiTaskLoss(nn.Module):
 
     Args:
         identity: (embeddings, targets) -> scalar.
-        attributes: attribute to (logits, classes) -> scalar; its adversary has the same loss. An attribute that is missing
-            here is not trained.
+        attributes: attribute to its loss, a module (logits, classes) -> scalar, which its adversary has too. An attribute that
+            is missing here is not trained.
         weighting: task losses to the total.
         branches: branch to the identity loss of its own embedding; the loss of the task `identity` is the mean
             of these losses and of that of the fused embedding.
@@ -89,10 +89,9 @@ class MultiTaskLoss(nn.Module):
             labelled: from `find_labelled`; None: found here, which waits for the GPU if the targets are on one.
         """
         losses = self.task_losses(outputs, targets, labelled)
-        diagnostics = self._diagnostics(outputs, targets["identity"])
-        penalties = {"identity": diagnostics["norm/penalty"]}
-        total = self.weighting(losses, list(outputs.shared.values()), penalties)
-        return LossOutput(total, losses, diagnostics)
+        penalty = self._identity_penalty(outputs)
+        total = self.weighting(losses, list(outputs.shared.values()), {"identity": penalty})
+        return LossOutput(total, losses, self._diagnostics(outputs, targets["identity"]) | {"norm/penalty": penalty})
 
     def task_losses(
         self, outputs: NetworkOutput, targets: Mapping[str, Tensor], labelled: Mapping[str, Tensor] | None = None
@@ -131,11 +130,14 @@ class MultiTaskLoss(nn.Module):
         return torch.stack(losses).mean()
 
     @torch.no_grad()
+    def _identity_penalty(self, outputs: NetworkOutput) -> Tensor:
+        """The part of the identity loss that depends on the norms only."""
+        penalties = [loss.penalty(embeddings.float().norm(dim=1)) for loss, embeddings in self._identity_embeddings(outputs)]
+        return torch.stack(penalties).mean()
+
+    @torch.no_grad()
     def _diagnostics(self, outputs: NetworkOutput, subjects: Tensor) -> dict[str, Tensor]:
         found = self.identity.diagnostics(outputs.embedding)
-        if self.branches:
-            each = [loss.diagnostics(embeddings)["norm/penalty"] for loss, embeddings in self._identity_embeddings(outputs)]
-            found["norm/penalty"] = torch.stack(each).mean()
         if self.contrastive:
             found["loss/contrastive"] = supervised_contrastive(outputs.embedding, subjects, self.temperature)
         return found

@@ -91,7 +91,7 @@ def _sync_trial_runs(search: RunningSearch) -> None:
             mark_interrupted(folder)
     pending = [folder for folder in pending_runs(search.runs) if folder in present]
     for result in sync(pending, no_progress):
-        if result.reason:
+        if result.reason and result.store:  # without a store `run.json` is damaged, which `fr-ps runs` reports
             echo(
                 f"MLflow unreachable: {result.remaining} events of run {result.id} are buffered ({result.reason}); "
                 "later: fr-ps sync"

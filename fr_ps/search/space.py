@@ -125,7 +125,7 @@ class Space:
             combinations = extended
         return combinations
 
-    def as_json(self) -> dict[str, Any]:
+    def definition(self) -> dict[str, Any]:
         """Mapping from setting to dimension, normalised so that 1 and 1.0 are equal. A resumed study must have the same."""
         return {one.name: _dimension_json(one) for one in sorted(self.dimensions, key=lambda one: one.name)}
 

@@ -108,10 +108,11 @@ def _parse_choices(where: str, given: Mapping[str, Any], types: set[Any]) -> tup
         raise InputError(f"{where}: choices is {choices!r}; expected a list of one or more")
     if float in types and str not in types:
         choices = [_parse_number(where, choice, False) if _is_numeric_text(choice) else choice for choice in choices]
-    labels = tuple(_encode_choice(where, choice) for choice in choices)
-    if len({(isinstance(label, bool), label) for label in labels}) < len(labels):
-        raise InputError(f"{where}: choices has a duplicate ({', '.join(map(str, labels))}); remove it")
-    return labels
+    encoded = tuple(_encode_choice(where, choice) for choice in choices)
+    # Python takes True for 1; they are different choices.
+    if len({(isinstance(choice, bool), choice) for choice in encoded}) < len(encoded):
+        raise InputError(f"{where}: choices has a duplicate ({', '.join(map(str, encoded))}); remove it")
+    return encoded
 
 
 def _parse_condition(where: str, given: Any) -> dict[str, tuple[Value, ...]]:

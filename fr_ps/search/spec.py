@@ -66,7 +66,7 @@ class StudySpec:
 
     def definition(self) -> dict[str, Any]:
         """Objectives, space and base. A resumed study must have the same: otherwise trials are not comparable."""
-        return {"objectives": dict(self.config.objectives), "space": self.space.as_json(), "base": _shared_settings(self.base)}
+        return {"objectives": dict(self.config.objectives), "space": self.space.definition(), "base": _shared_settings(self.base)}
 
     def as_json(self) -> dict[str, Any]:
         """The specification as JSON, for the workers."""

@@ -107,9 +107,9 @@ def with_database_retries(call: Callable[[], Result]) -> Result:
     Signals are deferred until `call` returns, because an exception in the middle of a read would leave SQLite locked. Their
     handlers run afterwards:
 
-    - A handler raises: its exception replaces the result or the error of `call`.
-    - The handlers return, as those of `run_workers` and, during a training, of `GracefulStop` do: the result of `call` is
-      returned. If `call` failed, KeyboardInterrupt or SystemExit is raised instead of a retry.
+    - If a handler raises, its exception replaces the result or the error of `call`.
+    - If no handler raises (those of `run_workers` and `GracefulStop` only record the signal), the result of `call` is returned,
+      or, if `call` failed, KeyboardInterrupt or SystemExit is raised instead of a retry.
 
     Raises:
         DatabaseUnreachableError: the database was unreachable for ten minutes.

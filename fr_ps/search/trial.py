@@ -26,7 +26,7 @@ from fr_ps.search.spec import StudySpec
 from fr_ps.search.storage import Storage, with_database_retries
 from fr_ps.search.trial_queue import EPOCHS, HOST, MLFLOW_RUN, OUTCOME, REASON, RUN, finish_trial, heartbeat
 from fr_ps.tracking.lifecycle import resume_run, start_run
-from fr_ps.tracking.run import Run, RunStopped, new_run_id
+from fr_ps.tracking.run import EndRunAsKilled, Run, new_run_id
 from fr_ps.tracking.run_folder import RUN_INFO_FILE, ParentRun
 from fr_ps.tracking.run_lock import is_locked
 from fr_ps.training.divergence import DivergedError
@@ -151,8 +151,8 @@ def _sample_params(context: WorkerContext, number: int, slot: int) -> tuple[optu
 
 def _train_in_run(context: WorkerContext, trial: optuna.Trial, params: dict[str, Value]) -> tuple[Run, TrialResult]:
     """Train in a run of the trial; returns the run, already closed with the status of the outcome, and the result."""
-    # The block raises RunStopped or _TrialFailed to end the run as KILLED or FAILED; `suppress` then drops the exception.
-    with suppress(RunStopped, _TrialFailed), _open_run(context, trial) as run:
+    # The block raises EndRunAsKilled or _TrialFailed to end the run as KILLED or FAILED; `suppress` then drops the exception.
+    with suppress(EndRunAsKilled, _TrialFailed), _open_run(context, trial) as run:
         run.set_tags({TRIAL_TAG: str(trial.number), "fr_ps.study": context.study.study_name, f"{TRIAL_TAG}_state": "running"})
         try:
             result = _train_or_copy(context, trial, params, run)
@@ -168,7 +168,7 @@ def _train_in_run(context: WorkerContext, trial: optuna.Trial, params: dict[str,
             best = {f"best/{name}": value for name, value in zip(context.spec.objectives, result.values)}
             run.log_final_metrics(best, result.epochs)
         if result.outcome == "pruned":
-            raise RunStopped
+            raise EndRunAsKilled
         if result.outcome == "failed":
             raise _TrialFailed
     return run, result
@@ -206,7 +206,7 @@ def _set_attributes(trial: optuna.Trial, attributes: Mapping[str, str | int]) ->
 def _train_or_copy(context: WorkerContext, trial: optuna.Trial, params: dict[str, Value], run: Run) -> TrialResult:
     """Train with the sampled settings, or copy the values of a complete trial with the same settings."""
     spec = context.spec
-    callback = _PruningCallback(context, trial, run)
+    callback = _PruningCallback(context, trial, run)  # its epoch is above 0 if the trial was trained before a resume
     if duplicate := with_database_retries(lambda: _find_duplicate(context.study, trial.number, params)):
         run.log_params(flatten(with_settings(spec.base, params_to_settings(params))))
         reason = f"same settings as trial {duplicate.number}; values copied"

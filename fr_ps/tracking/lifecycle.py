@@ -19,7 +19,7 @@ from fr_ps.tracking.delivery import DeliveryQueue, DeliveryThread, failure_reaso
 from fr_ps.tracking.environment import record_system_metrics
 from fr_ps.tracking.journal import Event
 from fr_ps.tracking.mlflow_sink import MlflowSink, display_uri, uses_current_store
-from fr_ps.tracking.run import Run, RunStatus, RunStopped, new_run_id
+from fr_ps.tracking.run import EndRunAsKilled, Run, RunStatus, new_run_id
 from fr_ps.tracking.run_folder import RUN_INFO_FILE, ParentRun, RunInfo, find_run, new_run_info, read_run_info
 from fr_ps.tracking.run_lock import run_lock
 from fr_ps.tracking.uris import redacted_uri
@@ -45,7 +45,7 @@ def start_run(
 ) -> Iterator[Run]:
     """Start a run with a new folder under `runs`.
 
-    The final status is FINISHED at the end of the block, KILLED after Ctrl-C, SIGTERM or `RunStopped`, and FAILED after any
+    The final status is FINISHED at the end of the block, KILLED after Ctrl-C, SIGTERM or `EndRunAsKilled`, and FAILED after any
     other exception. A thread sends the journal to MLflow. With `parent`, it goes into a new child run in the parent's
     experiment. Otherwise it goes into the run that `mlflow run` started, or into a new run of the experiment
     MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME or `fr-ps`. The end of the block waits for the delivery, and gives up after
@@ -196,7 +196,7 @@ def _track(
         with record_system_metrics(run, system_metrics):
             yield run
         status = "FINISHED"
-    except (KeyboardInterrupt, SystemExit, RunStopped):
+    except (KeyboardInterrupt, SystemExit, EndRunAsKilled):
         status = "KILLED"
         raise
     finally:

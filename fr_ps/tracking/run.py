@@ -12,8 +12,8 @@ SYSTEM_PREFIX = "system/"
 """Prefix of system metrics, as in MLflow. Their steps count samples, not epochs."""
 
 
-class RunStopped(Exception):
-    """Stops a run on purpose and without an error; the final status is KILLED."""
+class EndRunAsKilled(Exception):
+    """Raised in the block of a run to end it on purpose and without an error, with the status KILLED."""
 
 
 class Run:

@@ -81,11 +81,19 @@ class BatchLoader:
         if batch.balance == "class":
             _check_two_classes(batch.attribute, codes[:, ATTRIBUTES.index(batch.attribute)])
         if batch.balance == "none":
-            _check_equal_shares(min(batch.people * batch.sessions, len(rows)), "sessions")
+            _check_equal_shares(
+                min(batch.people * batch.sessions, len(rows)),
+                "sessions",
+                "at most the training sessions divided by batch.sessions",
+            )
         else:
             # Each process gets a contiguous part of a batch (`own_rows`), in which the K sessions of a subject are adjacent. With
             # the same number of subjects in all parts, each process has K sessions of each of its subjects.
-            _check_equal_shares(min(batch.people, len(self.subjects)), f"subjects of {batch.sessions} sessions")
+            _check_equal_shares(
+                min(batch.people, len(self.subjects)),
+                f"subjects ({batch.sessions} sessions each)",
+                "at most the number of training subjects",
+            )
 
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch, each a (B,) array of indices into the training part; all epochs have the same number."""
@@ -196,10 +204,10 @@ def _check_two_classes(attribute: str, codes: np.ndarray) -> None:
         )
 
 
-def _check_equal_shares(count: int, unit: str) -> None:
+def _check_equal_shares(count: int, unit: str, limit: str) -> None:
     processes = world_size()
     if count % processes:
         raise InputError(
             f"a batch has {count} {unit}, which {processes} processes cannot share equally; set "
-            f"batch.people to a multiple of {processes} that the training part is large enough for"
+            f"batch.people to a multiple of {processes}, {limit}"
         )

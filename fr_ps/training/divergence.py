@@ -149,7 +149,7 @@ def diverged_error(
     shown = ", ".join(sessions[:_MAX_SESSIONS_SHOWN]) + (f" and {num_more} more" if num_more > 0 else "")
     return DivergedError(
         f"{consecutive} steps in a row were skipped in epoch {epoch}: {cause}, at the sessions {shown}; "
-        f"the last good checkpoint is {checkpoint}; check those sessions, or lower optim.lr ({lr:g})"
+        f"the last good checkpoint is {checkpoint}; check those sessions, or lower optim.lr (now {lr:g})"
     )
 
 

@@ -107,8 +107,8 @@ def fit(
         InputError: data or settings that cannot be used, a full disk, or a training that diverged.
     """
     if is_main_process():
-        # Written first, so that the run can be resumed if it is killed in what follows: the reading of the data (here only if
-        # `prepared` is None), or the fit of `network.linear`.
+        # Written first, so that the run can be resumed if it is killed while the data is read (if `prepared` is None), or while
+        # `network.linear` is fitted.
         if not (run.folder / CONFIG_FILE).exists():
             write_config(run.folder, config)
         run.set_tags({"fr_ps.kind": "train"})

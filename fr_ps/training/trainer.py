@@ -81,6 +81,7 @@ class Trainer:
         self.steps_per_epoch = math.ceil(len(loader.epoch_batches(0)) / self.accumulate)
         self.lr_at = build_schedule(config.schedule, lr=config.optim.lr, epochs=self.epochs, steps_per_epoch=self.steps_per_epoch)
         self.network = torch.compile(state.network) if config.train.compile else state.network
+        # parameters = network_parameters + replicated_loss_parameters + sharded_centres
         self.parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
         in_network = set(state.network.parameters())
         self.network_parameters = [parameter for parameter in self.parameters if parameter in in_network]
@@ -189,7 +190,8 @@ class Trainer:
             sessions += len(next(iter(batch.targets.values())))
         # The network ran on this process's own sessions only, so its gradients are summed over the processes. Each process
         # computed the losses on the outputs of all sessions, so the gradients of the losses' own parameters differ by rounding
-        # only. They are averaged, so that these parameters stay identical in all processes.
+        # only. They are averaged, so that these parameters stay identical in all processes. Sharded centres need neither: each
+        # process has the whole gradient of its own rows.
         sum_gradients(self.network_parameters)
         average_gradients(self.replicated_loss_parameters)
         if state.scaler.is_enabled():
@@ -249,7 +251,7 @@ class Trainer:
         if not np.isfinite(predictions.embeddings).all():
             raise DivergedError(
                 f"embeddings of the validation part are NaN or infinite after epoch {self.state.epoch + 1}; the last good "
-                f"checkpoint is {self.checkpoints.latest_checkpoint()}; lower optim.lr ({self.setup.config.optim.lr:g})"
+                f"checkpoint is {self.checkpoints.latest_checkpoint()}; lower optim.lr (now {self.setup.config.optim.lr:g})"
             )
         labels = self.setup.dataset.labels.subset(rows)
         return validation_metrics(predictions, labels, self.setup.info.trained).with_prefix("val")

@@ -165,10 +165,11 @@ def test_easier_samples_have_larger_best_norms() -> None:
     assert norms[0] > norms[-1] + 10
 
 
-def test_norms_outside_the_clamps_are_counted() -> None:
-    observed = build().diagnostics(embeddings([5.0, 9.9, 10.1, 50, 109.9, 110.1, 500, 20]))
+def test_norms_outside_the_clamps_are_counted_and_their_penalty_is_that_of_the_bound() -> None:
+    norms = [5.0, 9.9, 10.1, 50, 109.9, 110.1, 500, 20]
+    observed = build().diagnostics(embeddings(norms))
     assert observed["norm/clamped"].item() == pytest.approx(4 / 8)
-    assert observed["norm/penalty"].item() == pytest.approx(
+    assert build().penalty(torch.tensor(norms)).item() == pytest.approx(
         np.mean([35 * (a / 110**2 + 1 / a) for a in (10, 10, 10.1, 50, 109.9, 110, 110, 20)]), rel=1e-5
     )
     assert observed["norm/mean"].item() == pytest.approx((5 + 9.9 + 10.1 + 50 + 109.9 + 110.1 + 500 + 20) / 8, rel=1e-5)

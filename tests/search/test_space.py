@@ -400,15 +400,15 @@ def test_a_space_is_the_same_in_any_order_of_its_keys_and_after_storage(
             return tree
         return {key: shuffled(tree[key]) for key in random.sample(list(tree), len(tree))}
 
-    described = space_of(raw).as_json()
-    assert json.dumps(space_of(shuffled(raw)).as_json()) == json.dumps(described)  # as text it stands in MLflow's params
+    described = space_of(raw).definition()
+    assert json.dumps(space_of(shuffled(raw)).definition()) == json.dumps(described)  # as text it stands in MLflow's params
     assert json.loads(json.dumps(described)) == described
 
 
 def test_the_order_of_a_grid_does_not_depend_on_the_order_of_the_keys() -> None:
     """The index of a slot selects the combination, and spaces in another order of keys are equal."""
     one, other = ({"optim.clip": [1, 2], "train.ema": [0.0, 0.9]}, {"train.ema": [0.0, 0.9], "optim.clip": [1, 2]})
-    assert space_of(one).as_json() == space_of(other).as_json()
+    assert space_of(one).definition() == space_of(other).definition()
     assert space_of(one).grid() == space_of(other).grid()
 
 
@@ -488,7 +488,7 @@ WHOLE_SPACE: dict[str, Any] = {
     ids=["1.0 for 1", "4.0 for 4", "a value for a list of it", "a list for choices", "what is the default", "a choice 0.0 for 0"],
 )
 def test_equal_spaces_have_equal_json(change: Callable[[dict[str, Any]], object]) -> None:
-    assert json.dumps(space_of(changed(WHOLE_SPACE, change)).as_json()) == json.dumps(space_of(WHOLE_SPACE).as_json())
+    assert json.dumps(space_of(changed(WHOLE_SPACE, change)).definition()) == json.dumps(space_of(WHOLE_SPACE).definition())
 
 
 @pytest.mark.parametrize(
@@ -509,7 +509,7 @@ def test_equal_spaces_have_equal_json(change: Callable[[dict[str, Any]], object]
     ids=["gone", "new", "high", "low", "log", "step", "no step", "no condition", "another condition", "a choice more", "order"],
 )
 def test_different_spaces_have_different_json(change: Callable[[dict[str, Any]], object]) -> None:
-    assert space_of(changed(WHOLE_SPACE, change)).as_json() != space_of(WHOLE_SPACE).as_json()
+    assert space_of(changed(WHOLE_SPACE, change)).definition() != space_of(WHOLE_SPACE).definition()
 
 
 def test_the_project_ships_studies() -> None:

@@ -20,7 +20,7 @@ from fr_ps.tracking.journal import JOURNAL_FILE
 from fr_ps.tracking.lifecycle import resume_run, start_run
 from fr_ps.tracking.listing import last_status
 from fr_ps.tracking.mlflow_sink import STATUS_TAG
-from fr_ps.tracking.run import RunStopped
+from fr_ps.tracking.run import EndRunAsKilled
 from fr_ps.tracking.run_folder import read_run_info
 from fr_ps.tracking.run_lock import is_locked
 from tests.tracking import servers
@@ -78,7 +78,7 @@ def test_a_run_is_locked_logged_and_delivered(store):
         (KeyboardInterrupt(), "KILLED"),
         (SystemExit(143), "KILLED"),
         (MemoryError(), "FAILED"),
-        (RunStopped(), "KILLED"),
+        (EndRunAsKilled(), "KILLED"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else value,
 )

@@ -205,7 +205,7 @@ def test_the_command_adds_how_to_continue_a_diverged_training(
     assert main(["train", "--config", "config.yaml", "--optim.lr", "0.25", "--train.bad_steps", "1", "--device", "cpu"]) == 2
     (folder,) = (tmp_path / "runs").iterdir()
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert "lower optim.lr (0.25)" in line  # the setting, not the rate of this step of the warm-up
+    assert "lower optim.lr (now 0.25)" in line  # the setting, not the rate of this step of the warm-up
     assert line.endswith(f"fr-ps train --resume {folder.name} --allow-changed --optim.lr VALUE")
 
 
