@@ -156,7 +156,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     try:
         arguments = parser.instantiate(parser.parse_args(words + config_flags + flags))
     except _ParseError as error:
-        raise InputError(_translate_error(str(error), command, trees, _flags(parser, command))) from None
+        raise InputError(_translate_error(str(error), command, trees, _accepted_flags(parser, command))) from None
     if config_files:
         arguments[".".join([*words, "config"])] = config_files  # unknown to jsonargparse, which got JSON text
     return arguments
@@ -284,18 +284,22 @@ def _read_config(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _flags(parser: ArgumentParser, command: str) -> list[str]:
-    """The flags of a command."""
+def _accepted_flags(parser: ArgumentParser, command: str) -> list[str]:
+    """All flags that a command accepts."""
     for name in command.split():
         if parser._subcommands_action and name in parser._subcommands_action._name_parser_map:
             parser = parser._subcommands_action._name_parser_map[name]
     return [flag for flag in parser._option_string_actions if flag.startswith("--")]
 
 
-def _translate_error(message: str, command: str, trees: dict[str, dict[str, Any]], flags: Sequence[str]) -> str:
-    """The message for the user in place of jsonargparse's `message`, about a `command` with these `flags`.
+def _translate_error(message: str, command: str, trees: dict[str, dict[str, Any]], accepted: Sequence[str]) -> str:
+    """The message for the user in place of jsonargparse's `message`.
 
-    `trees` has the settings of each config file.
+    Args:
+        message: of jsonargparse.
+        command: that was given.
+        trees: config file to its settings.
+        accepted: all flags that the command accepts, for suggestions.
     """
     if found := re.search(r"does not accept option '([^']+)'", message):
         files = [file for file, tree in trees.items() if _has_key(tree, found[1])] or list(trees)
@@ -304,8 +308,8 @@ def _translate_error(message: str, command: str, trees: dict[str, dict[str, Any]
         is_data_setting = found[1].split(".")[0] in ("data", "synthetic")
         has_data_settings = command in _DATA_COMMANDS and command not in _TABLE_COMMANDS
         if command in ("train", "search") or (has_data_settings and is_data_setting):
-            return _unknown_setting(found[1], command, flags)
-        meant = did_you_mean(f"--{found[1]}".replace("_", "-"), [flag.replace("_", "-") for flag in flags])
+            return _unknown_setting(found[1], command, accepted)
+        meant = did_you_mean(f"--{found[1]}".replace("_", "-"), [flag.replace("_", "-") for flag in accepted])
         return f"unknown flag --{found[1]}; {meant}see fr-ps {command} --help"
     if found := re.search(r'Parser key "([^"]+)": Expected an? (.+)\. Got value: ?(.*)$', message):
         return f"{found[1]} is {found[3]!r}; expected {_describe_type(found[2])}"

@@ -162,7 +162,8 @@ class _SumGradient(torch.autograd.Function):
 
 
 def with_summed_gradient(tensor: Tensor) -> Tensor:
-    """`tensor`, which is equal in all processes. Each computes a part of the loss from it, and gets the gradient of all parts."""
+    """Return `tensor`, which is equal in all processes. Each process computes a part of the loss from it; its gradient in each
+    process is that of the sum of all parts."""
     return _SumGradient.apply(tensor) if world_size() > 1 else tensor
 
 

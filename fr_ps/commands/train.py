@@ -28,14 +28,14 @@ def _add_train_arguments(train: Parser) -> None:
         help="number of processes on this machine that train together, for example one per GPU",
     )
     add_switch(train, "allow_changed", "with --resume: allow changed settings or data, and record the changes")
-    # None: the names of settings have no prefix. Without one, jsonargparse builds only the groups (`OptimConfig`, ...);
+    # None as prefix: the names of settings have none. jsonargparse then builds only the groups (`OptimConfig`, ...), and
     # `training_config` builds the `Config` from them.
     train.add_class_arguments(Config, None)
 
 
 def _train(arguments: Namespace) -> None:
     # First the checks that do not need torch, so that their errors come at once.
-    from fr_ps.config.dependencies import check_trains_selected_metric, inactive_settings
+    from fr_ps.config.dependencies import check_can_change_selected_metric, inactive_settings
     from fr_ps.training.launch import exec_torchrun, started_by_torchrun
     from fr_ps.training.resume import changed_settings
     from fr_ps.training.schedule import check_lowest_rate
@@ -44,17 +44,14 @@ def _train(arguments: Namespace) -> None:
     config = training_config(arguments)
     check_lowest_rate(config.schedule, lr=config.optim.lr)
     if not arguments.resume:
-        check_trains_selected_metric(config)
-    starts_torchrun = (arguments.processes or 1) > 1 and not under_torchrun
-    # torchrun runs this command again in each process; there, `echo` prints the notes in the main process only.
-    if not starts_torchrun:
-        for setting, condition in inactive_settings(config):
-            echo(f"note: {setting} has no effect; it applies only if {condition.text}")
+        check_can_change_selected_metric(config)
     if arguments.allow_changed and not arguments.resume:
         raise InputError("--allow-changed needs --resume; a new run has no earlier settings")
-    if starts_torchrun:
+    if (arguments.processes or 1) > 1 and not under_torchrun:
         echo_loading(f"PyTorch in {arguments.processes} processes")
-        exec_torchrun(arguments.processes, sys.argv[1:])
+        exec_torchrun(arguments.processes, sys.argv[1:])  # does not return: torchrun runs this command again in each process
+    for setting, condition in inactive_settings(config):  # `echo` prints in the main process only
+        echo(f"note: {setting} has no effect; it applies only if {condition.text}")
     echo_loading(f"PyTorch and MLflow, then the data {config.data.root} for a training of {config.model.backbone}")
     folder = RUNS_FOLDER / arguments.resume if arguments.resume else None
     if folder:

@@ -179,8 +179,9 @@ class _SettingsBuilder:
         types = set(_accepted_types(schema.type_hint if isinstance(schema, _SearchValue) else schema))
         accepts_text = str in types
         is_number = node.tag in _NUMBERS and bool(types & {int, float})
-        is_text = accepts_text and node.value and not is_number  # also `null`; only an empty value is missing
-        if is_text:
+        # For a setting that accepts text, the word `null` is text too. Only an empty value is missing.
+        keeps_text = accepts_text and bool(node.value) and not is_number
+        if keeps_text:
             return str(node.value)
         if node.tag == _NULL:
             self._check_null(node, schema, key)

@@ -1,4 +1,4 @@
-"""Supervised contrastive loss: the sessions of a subject attract each other, those of other subjects repel each other."""
+"""Supervised contrastive loss: sessions of one subject attract each other, sessions of two subjects repel each other."""
 
 import math
 

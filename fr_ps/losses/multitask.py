@@ -46,8 +46,8 @@ class MultiTaskLoss(nn.Module):
 
     Args:
         identity: (embeddings, targets) -> scalar.
-        attributes: attribute to its loss, a module (logits, classes) -> scalar, which its adversary has too. An attribute that
-            is missing here is not trained.
+        attributes: attribute to its loss, a module (logits, classes) -> scalar, which computes the loss of its adversary too.
+            An attribute that is missing here is not trained.
         weighting: task losses to the total.
         branches: branch to the identity loss of its own embedding; the loss of the task `identity` is the mean
             of these losses and of that of the fused embedding.

@@ -29,7 +29,7 @@ class Features(NamedTuple):
 
 
 class Branch(nn.Module):
-    """Maps of one modality, or of several as channels, to an embedding for identity and for every attribute.
+    """Computes an embedding for identity and for every attribute from the maps of one modality, or of several as channels.
 
     The attributes' separation modules form a chain. Each splits its input into the input of its attribute's embedding and a
     rest, which is the input of the next module. The last rest is the input of the identity embedding. Behind a gradient
@@ -78,7 +78,7 @@ class Branch(nn.Module):
         self.albedo_normalization = albedo
         self.input_size = input_size
         self.joint_modalities = tuple(joint)
-        self.inputs = sum(CHANNELS[name] for name in self.joint_modalities or (modality,))
+        self.in_channels = sum(CHANNELS[name] for name in self.joint_modalities or (modality,))
         self.frozen = False
         self.backbone = backbone
         width = cast(int, backbone.out_channels)
@@ -173,7 +173,7 @@ def check_input_size(branch: Branch, size: int) -> None:
     """
     if branch.input_size > size:
         raise InputError(f"model.input_size is {branch.input_size}; expected at most {size}, the side of the maps in pixels")
-    feature_map_size(branch.backbone, branch.inputs, branch.input_size or size)
+    feature_map_size(branch.backbone, branch.in_channels, branch.input_size or size)
 
 
 def feature_map_size(backbone: nn.Module, inputs: int, size: int) -> tuple[int, int]:

@@ -16,16 +16,17 @@ _LOG_OFFSET = 0.1
 _LOG_LIMIT = 4.0
 
 
-def normalise_maps(maps: Tensor, modality: str, albedo: str = "mean") -> Tensor:
+def normalise_maps(maps: Tensor, modality: str, albedo_normalization: str = "mean") -> Tensor:
     """(B, C, H, W) maps scaled to values of the order of 1; part of the network, so that no caller can omit it.
 
     Albedo is known only up to the intensity of the lights, so each map is divided by its own mean, and 1 is subtracted. With
-    `albedo` "log", the median of y = log(map + a tenth of the map's mean) is subtracted from y; the difference is divided by its
-    mean absolute value and clamped to -4 to 4.
+    `albedo_normalization` "log", the median of y = log(map + a tenth of the map's mean) is subtracted from y; the difference is
+    divided by its mean absolute value and clamped to -4 to 4.
+
     Depth, in pixels, is divided by an eighth of the map's side, which makes it independent of the resolution. Normals stay as
     they are.
     """
-    if modality == "albedo" and albedo == "log":
+    if modality == "albedo" and albedo_normalization == "log":
         return _log_albedo(maps)
     if modality == "albedo":
         return maps / maps.mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6) - 1
@@ -164,20 +165,20 @@ class FlattenedEmbedding(nn.Module):
 
     Args:
         channels: C.
-        side: (h, w).
+        map_shape: (h, w).
         width: of the embedding.
         dropout: probability that a value of the map is dropped in training.
     """
 
     INITIAL_NORM = 6.5
 
-    def __init__(self, channels: int, side: tuple[int, int], width: int, dropout: float) -> None:
+    def __init__(self, channels: int, map_shape: tuple[int, int], width: int, dropout: float) -> None:
         super().__init__()
         self.width = width
-        self.side = side
+        self.map_shape = map_shape
         self.norm = nn.BatchNorm2d(channels)
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(channels * side[0] * side[1], width, bias=False)
+        self.linear = nn.Linear(channels * map_shape[0] * map_shape[1], width, bias=False)
         self.scale = nn.BatchNorm1d(width)
         nn.init.constant_(self.scale.weight, self.INITIAL_NORM / width**0.5)
 
@@ -187,8 +188,8 @@ class FlattenedEmbedding(nn.Module):
         Raises:
             InputError: a feature map of another size.
         """
-        if x.shape[2:] != self.side:
-            got, expected = (" x ".join(map(str, size)) for size in (x.shape[2:], self.side))
+        if x.shape[2:] != self.map_shape:
+            got, expected = (" x ".join(map(str, size)) for size in (x.shape[2:], self.map_shape))
             raise InputError(
                 f"model.embedding is flatten, which reads maps of the training size only: the feature map is {got}, expected "
                 f"{expected}; prepare the maps in the size of the training maps, or train with --model.embedding mean"

@@ -26,7 +26,7 @@ class NetworkOutput(NamedTuple):
         adversarial: attribute to (B, classes) logits of its adversarial discriminator.
         shared: branch to the (B, channels, h, w) feature map from which all its embeddings are made.
         branch_embeddings: branch to its own (B, width of the branch) identity embedding, before the fusion; only for the
-            branches in `unfrozen_branch_widths`. A session whose map is dropped (`present` is False) still has its embedding
+            branches in `branch_loss_widths`. A session whose map is dropped (`present` is False) still has its embedding
             here; only the fusion gets 0 for it.
     """
 
@@ -60,7 +60,7 @@ class NetworkOutput(NamedTuple):
 
 
 class FaceNetwork(nn.Module):
-    """Maps of one modality or more to an identity embedding and the logits of every attribute.
+    """Computes an identity embedding and the logits of every attribute from the maps of one modality or more.
 
     The direction of the identity embedding encodes the subject; its norm (MagFace) encodes the quality. At initialisation the
     norms would be 5 to 8, below MagFace's l_a = 10, where they are clamped and get no gradient. A learnt gain per branch,
@@ -108,6 +108,7 @@ class FaceNetwork(nn.Module):
             {task: build_class_head(fusion, self.embedding_widths[task], widths[task], count) for task, count in classes.items()}
         )
         self.log_gains = nn.ParameterDict({name: nn.Parameter(torch.tensor(self.INITIAL_GAIN).log()) for name in branches})
+        # The fusion of the identity embeddings. The name is a key of stored weights.
         self.identity = FUSIONS[fusion](self.embedding_widths[IDENTITY], channels)
         self.linear_share = linear_share
         self.linear = LinearEmbedding(self.modalities, registration) if linear_share else None
@@ -122,8 +123,9 @@ class FaceNetwork(nn.Module):
         return self.identity.width  # type: ignore[return-value]
 
     @property
-    def unfrozen_branch_widths(self) -> dict[str, int]:
-        """Branch to the width of its own identity embedding, for branches that are not frozen; {} for a single branch."""
+    def branch_loss_widths(self) -> dict[str, int]:
+        """Branch to the width of its own identity embedding, for the branches that may have a loss of their own: those that are
+        not frozen; {} for a single branch."""
         widths = dict(zip(self.branches, self.embedding_widths[IDENTITY]))
         unfrozen = {name: width for name, width in widths.items() if not self.branches[name].frozen}
         return unfrozen if len(self.branches) > 1 else {}
@@ -157,7 +159,7 @@ class FaceNetwork(nn.Module):
         own = {
             name: self._scaled(name, of_branch.embeddings[IDENTITY])
             for name, of_branch in features.items()
-            if name in self.unfrozen_branch_widths
+            if name in self.branch_loss_widths
         }
         return outputs._replace(adversarial=adversarial, shared=shared, branch_embeddings=own)
 
@@ -213,7 +215,7 @@ class FaceNetwork(nn.Module):
     def _used_branches(self, features: Mapping[str, Features], present: Tensor | None) -> Tensor:
         """(rows of `features`, branches) bool, whether the branch has features and, with `present`, the session has its map."""
         shared = next(iter(features.values())).shared
-        # Created on the device: a copy from the CPU would wait for it.
+        # Created on the device: while a tensor is copied from the CPU, the CPU would wait for the GPU.
         available = [shared.new_full((shared.shape[0],), name in features, dtype=torch.bool) for name in self.branches]
         if present is None:
             return torch.stack(available, dim=1)

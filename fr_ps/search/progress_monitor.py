@@ -60,7 +60,7 @@ class ProgressMonitor:
             if trial.state == TrialState.COMPLETE:
                 better = (max if direction == "maximize" else min for direction in directions)
                 best = [choose(old, new) for choose, old, new in zip(better, best or trial.values, trial.values)]
-            if best:
+            if best:  # steps that were logged before are dropped by `log_metrics`
                 run.log_metrics({f"best/{name}": value for name, value in zip(self.spec.objectives, best)}, step)
 
     def _trial_line(self, trial: FrozenTrial, state: str, is_best: bool) -> str:

@@ -33,7 +33,7 @@ from fr_ps.training.divergence import DivergedError
 from fr_ps.training.train import FitResult, fit
 
 TRIAL_TAG = "fr_ps.trial"
-_EPOCH_METRIC = "train/bad_steps"
+_EPOCH_METRIC = "train/lr"
 """A metric that every epoch of a training logs, unlike the losses: an epoch in which all steps were skipped logs no loss."""
 _DELIVERY_TIMEOUT = 3.0
 """At its end, a trial waits for the delivery of its events. The wait ends after this many seconds without an acknowledgement.
@@ -206,7 +206,7 @@ def _set_attributes(trial: optuna.Trial, attributes: Mapping[str, str | int]) ->
 def _train_or_copy(context: WorkerContext, trial: optuna.Trial, params: dict[str, Value], run: Run) -> TrialResult:
     """Train with the sampled settings, or copy the values of a complete trial with the same settings."""
     spec = context.spec
-    callback = _PruningCallback(context, trial, run)  # its epoch is above 0 if the trial was trained before a resume
+    callback = _PruningCallback(context, trial, run)  # before the search for a duplicate: the results below have its epoch
     if duplicate := with_database_retries(lambda: _find_duplicate(context.study, trial.number, params)):
         run.log_params(flatten(with_settings(spec.base, params_to_settings(params))))
         reason = f"same settings as trial {duplicate.number}; values copied"

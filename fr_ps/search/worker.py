@@ -103,9 +103,10 @@ def _run_next_trial(context: WorkerContext, start_new: bool) -> tuple[bool, bool
     acquisitions: list[Acquisition] = []
     try:
         with_database_retries(lambda: acquisitions.append(acquire(storage, study, context.spec.max_trials, start_new)))
-        ((number, slots, missed),) = acquisitions
+        (acquisition,) = acquisitions
+        number, slots = acquisition.number, acquisition.slots
         if number is None:
-            return False, bool(slots.running or missed)
+            return False, bool(slots.running or acquisition.missed)
         result = run_trial(context, number, slots.slot_of(number))
         if result:
             context.echo(f"trial {number}: {result.outcome} {result.values or ''} {result.reason}")

@@ -157,8 +157,8 @@ class DeliveryThread(threading.Thread):
     def run(self) -> None:
         backoff = _MIN_BACKOFF
         while not self._cancelled:
-            # The flag is read before the journal. Nothing is logged after `finish` has set it, so that a pass that then finds
-            # nothing to send has delivered everything, and the thread ends.
+            # The flag is read before the journal. Nothing is logged after `finish` has set it. Hence, if it is set and this pass
+            # finds nothing to send, everything is delivered, and the thread ends.
             closing = self._closing.is_set()
             if not self.journal.is_present():  # the run folder was removed; sending would recreate it
                 return

@@ -32,7 +32,7 @@ class Batch(NamedTuple):
         present: (B, modalities) bool, the maps of each session that the network may use, in the order of `data.modalities`; one
             or more per session.
         labelled: task to the positions, within the batch, of the sessions that have a label; a task without such sessions is left
-            out. Computed on the CPU and copied, since `nonzero` on a GPU would wait for it.
+            out. Computed on the CPU and copied without waiting: after `nonzero` on a GPU, the CPU would wait for the result.
     """
 
     maps: dict[str, Tensor]
@@ -176,7 +176,7 @@ class BatchLoader:
         """(subjects,) number of training sessions of each subject, in the order of `subjects`."""
         return torch.bincount(self.targets["identity"], minlength=len(self.subjects))
 
-    def trained_class_counts(self, classes: Mapping[str, int]) -> dict[str, Tensor]:
+    def class_counts_of_trained(self, classes: Mapping[str, int]) -> dict[str, Tensor]:
         """Attribute to its (classes,) number of training samples, for the attributes with samples of two classes or more.
 
         Args:

@@ -29,7 +29,7 @@ class NonFiniteGuard:
     were. It still advances the random generators, and updates the moving average of the weights and the loss scale of float16.
 
     Args:
-        modules: modules with the buffers, on their device.
+        modules: the modules whose buffers a skipped step restores, on the device of the training.
         max_consecutive: skipped steps in a row after which the training counts as diverged.
     """
 

@@ -42,7 +42,7 @@ def sampled_centres(
         losses: the identity losses, all with the same number of subjects.
         optimizer: of the weights of `losses`.
         subjects: (B,) targets of all batches of the step.
-        share: of the subjects that are sampled.
+        share: the part of all subjects that is sampled, above 0 and at most 1.
         seed: of the sample; equal in all processes.
     """
     sampled, part = sample_subjects(losses[0].num_subjects, subjects, share, seed), losses[0].part

@@ -57,15 +57,16 @@ def build_setup(
         dataset, split.train, config.batch, config.augment, config.train.seed, device, modality_dropout=config.fusion.dropout
     )
     classes = dataset.labels.classes
-    trained = loader.trained_class_counts({task: len(names) for task, names in classes.items()})
-    versions = code_versions().copy()
+    trained = loader.class_counts_of_trained({task: len(names) for task, names in classes.items()})
+    versions = dict(code_versions())
+    commit = versions.pop("commit")
     info = ModelInfo(
         branches=branch_configs(config, branch_folders, classes, dataset.store.map_size),
         fusion=config.fusion.name,
         size=dataset.store.map_size,
         classes=classes,
         trained=tuple(trained),
-        provenance={"data_digest": dataset.store.digest, "git_commit": versions.pop("commit")} | versions,
+        provenance={"data_digest": dataset.store.digest, "git_commit": commit} | versions,
         joint=config.joint,
         preparation=find_preparation(dataset.root, str(dataset.labels.ids[0]), str(dataset.labels.sessions[0])),
         acquisition=find_acquisitions(dataset.root, dataset.labels.subset(split.train).row_keys()),

@@ -117,6 +117,7 @@ def fit(
     if not prepared.has_checkpoint:
         if network.linear is not None and is_main_process():
             fit_linear_embedding(network, setup.dataset, setup.split.train, config.augment, config.train.seed)
+        # The other processes get the weights of the main process, which alone has fitted the linear embedding.
         network.load_state_dict(from_main_process(network.state_dict))
     if world_size() > 1 and config.train.sync_batch_norm:
         synchronise_batch_norms(network, device)
@@ -158,14 +159,14 @@ def build_train_state(setup: TrainingSetup, loader: BatchLoader, network: FaceNe
     """Losses, optimizer, EMA and trackers for `network`, at epoch 0."""
     config = setup.config
     device = next(network.parameters()).device
-    counts = loader.trained_class_counts(setup.info.num_classes())
+    counts = loader.class_counts_of_trained(setup.info.num_classes())
     losses = build_losses(
         config.loss,
         network.embedding_size,
         loader.sessions_per_subject(),
         counts,
         network.adversarial_attributes,
-        network.unfrozen_branch_widths,
+        network.branch_loss_widths,
     ).to(device)
     trackers = {config.train.select: BestTracker(config.train.select, config.train.patience)}
     trackers |= {metric: BestTracker(metric, setting="train.watch") for metric in config.train.watch if metric not in trackers}

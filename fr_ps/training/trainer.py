@@ -264,7 +264,8 @@ class Trainer:
         state, epoch = self.state, self.state.epoch + 1
         improved = state.update_best(validation) if validation.values else [state.best_tracker.metric]
         select, values = state.best_tracker.metric, validation.defined()
-        best = best_metrics(values, select) if select in improved else {}  # logged first: MLflow keeps that order
+        best = best_metrics(values, select) if select in improved else {}
+        # The `best/...` metrics come first, since MLflow shows metrics in the order in which they were logged.
         self.run.log_metrics(best | train_metrics | validation_curves(values, list(state.trackers)), epoch)
         state.end_epoch()
         self.checkpoints.save_epoch(improved)
@@ -303,7 +304,7 @@ class Trainer:
         group = state.optimizer.param_groups[0]
         values = state.meter.compute()
         values |= {f"weight/{task}": float(weight) for task, weight in state.losses.weighting.weights().items()}
-        values |= {"lr": group["lr"] / group["lr_scale"], "bad_steps": float(state.guard.skipped_in_epoch)}
+        values |= {"lr": group["lr"] / group["lr_scale"], "skipped_steps": float(state.guard.skipped_in_epoch)}
         values["images_per_second"] = state.sessions_seen / state.seconds
         return {f"train/{name}": value for name, value in values.items()}
 
@@ -334,7 +335,7 @@ def epoch_line(epoch: int, epochs: int, train_metrics: dict[str, float], validat
     """One line for the user: loss, speed, skipped steps, and the metric `train.select`."""
     loss = f"loss {train_metrics['train/loss/total']:.3f}" if "train/loss/total" in train_metrics else "all steps skipped"
     line = f"epoch {epoch}/{epochs}  {loss}  {train_metrics['train/images_per_second']:.0f} images/s"
-    if skipped := train_metrics["train/bad_steps"]:
+    if skipped := train_metrics["train/skipped_steps"]:
         line += f"  {skipped:.0f} non-finite steps skipped"
     if not validation.values:
         return line

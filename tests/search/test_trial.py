@@ -127,7 +127,7 @@ def test_a_resumed_trial_whose_settings_another_one_has_completed_copies_its_val
 ) -> None:
     def fit(_config: Config, run: Run, _echo: Any, on_epoch: Any) -> None:
         for epoch in (1, 2):
-            run.log_metrics({"train/bad_steps": 0.0, f"best/{OBJECTIVE}": 0.5}, epoch)
+            run.log_metrics({"train/lr": 0.001, f"best/{OBJECTIVE}": 0.5}, epoch)
             on_epoch(epoch, Metrics({OBJECTIVE: 0.5}))
         raise KeyboardInterrupt
 
@@ -162,7 +162,7 @@ def test_with_several_objectives_a_resumed_trial_continues_its_epochs(
         if run.metric_history:
             raise ValueError("after the resume")
         for epoch in (1, 2):
-            run.log_metrics({"train/bad_steps": 0.0}, epoch)
+            run.log_metrics({"train/lr": 0.001}, epoch)
             on_epoch(epoch, Metrics({OBJECTIVE: 0.5}))
         raise KeyboardInterrupt
 

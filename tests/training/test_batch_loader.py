@@ -158,7 +158,9 @@ def test_counts_are_those_of_the_training_part_and_one_class_is_not_trained(data
     codes[:, 2] = -1  # facial hair: nothing known
     codes[ROWS[:4], 3] = -1  # pose: some unknown
     codes[np.setdiff1d(np.arange(len(codes)), ROWS), 4] = 2  # emotion: a third class, of others only
-    counts = feed(with_codes(dataset, codes)).trained_class_counts({task: 3 if task == "emotion" else 2 for task in ATTRIBUTES})
+    counts = feed(with_codes(dataset, codes)).class_counts_of_trained(
+        {task: 3 if task == "emotion" else 2 for task in ATTRIBUTES}
+    )
     assert {task: count.tolist() for task, count in counts.items()} == {
         "gender": [np.sum(ROWS % 2 == 0), np.sum(ROWS % 2 == 1)],
         "pose": [np.sum(ROWS[4:] % 2 == 0), np.sum(ROWS[4:] % 2 == 1)],

@@ -125,26 +125,26 @@ def test_a_nonfinite_step_changes_no_state(prepared, weighting, clip):
     assert {name.split(".")[0] for name in after.keys() - before.keys()} <= {"optimizer"}
     for name in before:
         torch.testing.assert_close(after[name], before[name], rtol=0, atol=0, equal_nan=True)
-    assert values["train/bad_steps"] == len(trainer.loader.epoch_batches(0)) == 4
+    assert values["train/skipped_steps"] == len(trainer.loader.epoch_batches(0)) == 4
     assert "train/loss/total" not in values  # nothing of a bad step is in the means, and a mean of nothing is absent
 
 
 def test_the_steps_around_a_nonfinite_one_are_taken_and_counted(prepared):
     trainer = training(prepared, "uncertainty", bad=(1,))
     values = epoch(trainer)
-    assert values["train/bad_steps"] == 1
+    assert values["train/skipped_steps"] == 1
     assert trainer.state.guard.consecutive_skipped == 0
     assert all(np.isfinite(value) for value in values.values())
     assert all(torch.isfinite(tensor).all() for tensor in state(trainer).values())
     assert trainer.state.meter.counts["loss/total"] == 3
     trainer.state.end_epoch()
     trainer.loader.bad = ()
-    assert epoch(trainer)["train/bad_steps"] == 0
+    assert epoch(trainer)["train/skipped_steps"] == 0
 
 
 def test_one_nonfinite_batch_makes_an_accumulated_step_nonfinite(prepared):
     trainer = training(prepared, "fixed", bad=(3,))
-    assert epoch(trainer, accumulate=2)["train/bad_steps"] == 1
+    assert epoch(trainer, accumulate=2)["train/skipped_steps"] == 1
     assert trainer.state.meter.counts["loss/total"] == 2
 
 
@@ -174,7 +174,7 @@ def test_the_error_of_an_accumulated_step_names_the_nonfinite_batches(prepared, 
 
 def test_separate_nonfinite_steps_do_not_end_the_training(prepared):
     trainer = training(prepared, "fixed", bad=(0, 2), limit=2)
-    assert epoch(trainer)["train/bad_steps"] == 2
+    assert epoch(trainer)["train/skipped_steps"] == 2
 
 
 def test_the_task_with_a_nonfinite_gradient_is_found(prepared):

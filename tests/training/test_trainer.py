@@ -83,7 +83,7 @@ def test_the_metric_names_are_the_documented_ones(prepared: Path) -> None:
         *(f"train/weight/{task}" for task in tasks),
         "train/lr",
         "train/images_per_second",
-        "train/bad_steps",
+        "train/skipped_steps",
         "train/norm/mean",
         "train/norm/clamped",
         "train/norm/penalty",
