@@ -7,8 +7,8 @@ session (altered=1):
 - failed: the picture of that light is almost black, 3 % of its values, as if the light had not fired.
 
 A training on the prepared result uses all sessions; `--tested altered=0` compares only those as they are. `captures` and
-`captures.csv` are written to --out, which must not exist. Only captures with a `lights.csv` and pictures that Pillow writes can
-be altered.
+`captures.csv` are written to --out, which must not exist. Only captures with a `lights.csv` can
+be altered, and for `failed` only 8-bit and 16-bit grey and 8-bit RGB pictures without an EXIF orientation.
 
     python benchmarks/alter_captures.py --captures captures/yale_b --labels captures/yale_b.csv --how missing --out missing
     fr-ps prepare --captures missing/captures --labels missing/captures.csv --out data/yale_b_missing
@@ -23,11 +23,12 @@ import numpy as np
 from PIL import Image
 
 from fr_ps.errors import InputError
-from fr_ps.photometric.lights import MIN_LIGHTS
+from fr_ps.photometric.lights import MIN_LIGHTS, read_lights
 from fr_ps.tables import format_csv, read_csv_rows, read_session_rows
 
 ALTERED = "altered"
 """Column of the labels: 1 for a session in which a light is missing or failed, else 0."""
+_ORIENTATION = 274  # of the EXIF tags
 _FAILED_SHARE = 0.03
 """Values of the picture of a failed light, as a share of the original values."""
 
@@ -41,10 +42,16 @@ def leave_out_light(capture: Path, image: str, out: Path) -> None:
 
 
 def darken_light(capture: Path, image: str, out: Path) -> None:
-    """Copy a capture whose `image` is almost black."""
-    shutil.copytree(capture, out)
+    """Copy a capture whose `image` is almost black.
+
+    Raises:
+        InputError: a picture of another kind, as one with transparency, whose values are not those of its pixels.
+    """
     with Image.open(capture / image) as picture:
+        if picture.mode not in ("L", "RGB", "I;16") or picture.getexif().get(_ORIENTATION, 1) != 1:
+            raise InputError(f"{capture / image}: expected grey or RGB without transparency or orientation; convert it")
         values = np.asarray(picture)
+    shutil.copytree(capture, out)
     Image.fromarray(np.rint(_FAILED_SHARE * values).astype(values.dtype)).save(out / image)
 
 
@@ -55,21 +62,27 @@ def alter(captures: Path, labels: Path, how: str, out: Path) -> int:
     """Write the captures and their labels to `out`; returns the number of sessions.
 
     Raises:
-        InputError: `out` exists, the labels cannot be used, or a capture has too few lights to leave one out.
+        InputError: `out` exists, labels, lights or pictures that cannot be used, or too few lights to leave one out.
     """
     if out.exists():
         raise InputError(f"{out}: already exists; choose another --out, or remove it")
     columns, sessions = read_session_rows(labels, ["id", "session"])
+    if ALTERED in columns:
+        raise InputError(f"{labels}: has a column {ALTERED}; name captures that were not altered")
     rows = []
     for (subject, session), (_, cells) in sessions.items():
         capture = captures / subject / session
-        images = [row["image"] for _, row in read_csv_rows(capture / "lights.csv")[1]]
+        images = read_lights(capture / "lights.csv")[0]
+        if absent := [image for image in images if not (capture / image).is_file()]:
+            raise InputError(f"{capture / 'lights.csv'}: no image {absent[0]} in that folder; restore it, or remove the row")
         if how == "missing" and len(images) <= MIN_LIGHTS:
             raise InputError(f"{capture}: {len(images)} lights, of which none can be left out; choose --how failed")
         shutil.copytree(capture, out / "captures" / subject / session)
         rows.append([*cells.values(), "0"])
         for number, image in enumerate(images):
             name = f"{session}-{how}{number}"
+            if (subject, name) in sessions:
+                raise InputError(f"{labels}: {subject}/{name} is a session already; rename it")
             ALTERATIONS[how](capture, image, out / "captures" / subject / name)
             rows.append([*(cells | {"session": name}).values(), "1"])
     (out / "captures.csv").write_text(format_csv([*columns, ALTERED], rows))

@@ -28,6 +28,11 @@ def test_text_stays_as_written(written: str) -> None:
     }
 
 
+@pytest.mark.parametrize("written", ["''", "!!str", "!!int ''", "!!bool ''"])
+def test_an_empty_text_is_a_value(written: str) -> None:
+    assert parse_settings(f"name: {written}", "a.yaml") == {"name": ""}
+
+
 def test_keys_are_text() -> None:
     text = "data: {classes: {spectacles: {no: [no], 1: [yes]}}, limits: {2026-11-28: 1}}"
     assert parse_settings(text, "a.yaml")["data"] == {
@@ -85,6 +90,9 @@ def test_choices_and_conditions_have_the_type_of_their_setting() -> None:
         ("data: &x {root: *x}", ("contains itself",)),
         ("data: {root: !!python/object:os.system x}", ("row 1", "python/object")),
         ("data: !mine {root: x}", ("row 1", "!mine")),
+        ("optim: {lr: !!int ''}", ("row 1", "optim.lr is not a valid value")),
+        ("train: {ema: !!bool x}", ("row 1", "train.ema is not a valid value")),
+        ("schedule: {lowest: !!timestamp x}", ("row 1", "schedule.lowest is not a valid value")),
         (f"train: {{seed: {'1' * 5000}}}", ("row 1", "train.seed")),
         ('data: {root: "a\\0b"}', ("row 1", "data.root", "null character")),
         ("[1, 2]", ("list found",)),

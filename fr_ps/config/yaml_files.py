@@ -179,16 +179,16 @@ class _SettingsBuilder:
         types = set(_accepted_types(schema.type_hint if isinstance(schema, _SearchValue) else schema))
         accepts_text = str in types
         is_number = node.tag in _NUMBERS and bool(types & {int, float})
-        # For a setting that accepts text, the word `null` is text too. Only an empty value is missing.
-        keeps_text = accepts_text and bool(node.value) and not is_number
-        if keeps_text:
+        # For a setting that accepts text, the word `null` is text too. Only a value that was left out is missing.
+        is_left_out = node.tag == _NULL and not node.value
+        if accepts_text and not is_number and not is_left_out:
             return str(node.value)
         if node.tag == _NULL:
             self._check_null(node, schema, key)
             return None
         try:
             value = self.loader.construct_object(node)
-        except ValueError as error:
+        except (ValueError, LookupError, AttributeError) as error:  # the others: a tag such as `!!int` with an unsuitable value
             raise InputError(f"{self._location(node)}: {key} is not a valid value ({one_line(error, 100)}); change it") from None
         return value if isinstance(value, (bool, int, float, str)) else str(node.value)  # a date stays text
 

@@ -90,13 +90,12 @@ def _sync_trial_runs(search: RunningSearch) -> None:
         with suppress(InputError):  # a damaged folder; `fr-ps runs` reports it
             mark_interrupted(folder)
     pending = [folder for folder in pending_runs(search.runs) if folder in present]
+    undelivered: dict[str, int] = {}
     for result in sync(pending, no_progress):
-        if result.reason and result.store:  # without a store `run.json` is damaged, which `fr-ps runs` reports
-            echo(
-                f"MLflow unreachable: {result.remaining} events of run {result.id} are buffered ({result.reason}); "
-                "later: fr-ps sync"
-            )
-            return
+        if result.remaining:  # 0 for a damaged folder
+            undelivered[result.reason] = undelivered.get(result.reason, 0) + result.remaining
+    for reason, events in undelivered.items():
+        echo(f"{events} events of trials are buffered and not yet in MLflow ({reason}); later: fr-ps sync")
 
 
 def _train_and_report_final_runs(search: RunningSearch, run: Run, report: Path) -> tuple[Comparison, list[str]]:

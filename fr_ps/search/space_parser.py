@@ -151,9 +151,12 @@ def _check_values(dimension: Dimension, dimensions: Mapping[str, Dimension], bas
     )
     for key, value in candidates:
         param = {dimension.name: _to_setting_type(dimension, value)}
-        rejections = [_rejection(base, assignment | param) for assignment in parent_assignments(dimension, dimensions)]
-        if all(rejections):
-            raise InputError(f"space.{dimension.name}: {key} {decode_choice(value)}: {rejections[-1]}")
+        for assignment in parent_assignments(dimension, dimensions):
+            rejection = _rejection(base, assignment | param)
+            if not rejection:
+                break
+        else:
+            raise InputError(f"space.{dimension.name}: {key} {decode_choice(value)}: {rejection}")
 
 
 def _rejection(base: Config, params: Mapping[str, Value]) -> str:

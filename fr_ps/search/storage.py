@@ -108,8 +108,8 @@ def with_database_retries(call: Callable[[], Result]) -> Result:
     handlers run afterwards:
 
     - If a handler raises, its exception replaces the result or the error of `call`.
-    - If no handler raises (those of `run_workers` and `GracefulStop` only record the signal), the result of `call` is returned,
-      or, if `call` failed, KeyboardInterrupt or SystemExit is raised instead of a retry.
+    - If no handler raises, the result of `call` is returned, or, if `call` failed, KeyboardInterrupt or SystemExit is raised
+      instead of a retry. (The handlers of `run_workers` only record a signal, and that of `GracefulStop` the first one.)
 
     Raises:
         DatabaseUnreachableError: the database was unreachable for ten minutes.

@@ -59,7 +59,8 @@ class MlflowSink:
         info: content of its `run.json`; `ensure_run` sets `mlflow_id`.
 
     Attributes:
-        note: why the run did not adopt the MLflow run of MLFLOW_RUN_ID; empty if it did, or if the variable is not set.
+        note: why the MLflow run whose id is in `run.json` is not used, which may be from MLFLOW_RUN_ID; empty if it is used, or
+            if there is none.
         table_url: address of the run table on the tracking server; empty before `ensure_run`, and without a server.
     """
 

@@ -28,7 +28,7 @@ class SyncResult:
         reason: why the delivery failed or was skipped; empty if all events are delivered.
         running: whether the run's own process is running; it delivers the remaining events.
         rejected: items that MLflow rejects permanently, with the reasons.
-        note: why the run did not adopt the MLflow run of MLFLOW_RUN_ID; empty if it did.
+        note: as in `MlflowSink`.
     """
 
     id: str

@@ -62,3 +62,30 @@ def test_a_folder_that_exists_and_three_lights_are_refused(source: Path) -> None
     (source / "captures" / "A" / "s1" / "lights.csv").write_text("".join(LIGHTS.splitlines(keepends=True)[:4]))
     with pytest.raises(SystemExit, match="s1: 3 lights, of which none can be left out; choose --how failed"):
         run(source, "missing")
+
+
+def test_only_plain_grey_and_rgb_pictures_are_darkened(source: Path) -> None:
+    picture = Image.new("RGBA", (4, 4), (9, 9, 9, 255))
+    picture.save(source / "captures" / "A" / "s1" / "b.png")
+    with pytest.raises(SystemExit, match=r"s1/b.png: expected grey or RGB without transparency or orientation; convert it"):
+        run(source, "failed")
+
+
+@pytest.mark.parametrize(
+    ("lights", "labels", "message"),
+    [
+        (LIGHTS.replace("a.png", "../a.png"), "", "row 2: '../a.png' is not a plain name"),
+        (LIGHTS.replace("a.png", "e.png"), "", "no image e.png in that folder; restore it, or remove the row"),
+        (LIGHTS, "id,session,altered\nA,s1,0\n", "has a column altered; name captures that were not altered"),
+        (LIGHTS, "id,session\nA,s1\nA,s1-missing0\n", "A/s1-missing0 is a session already; rename it"),
+    ],
+)
+def test_captures_that_cannot_be_altered_are_refused_and_stay_as_they_are(
+    source: Path, lights: str, labels: str, message: str
+) -> None:
+    (source / "captures" / "A" / "s1" / "lights.csv").write_text(lights)
+    if labels:
+        (source / "labels.csv").write_text(labels)
+    with pytest.raises(SystemExit, match=message):
+        run(source, "missing")
+    assert sorted(file.name for file in (source / "captures" / "A" / "s1").glob("*.png")) == ["a.png", "b.png", "c.png", "d.png"]

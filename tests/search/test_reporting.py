@@ -12,24 +12,31 @@ from fr_ps.search.reporting import _sync_trial_runs
 from fr_ps.search.running_search import RunningSearch
 from fr_ps.search.spec import build_study_spec
 from fr_ps.search.trial_queue import RUN
-from fr_ps.tracking.run_folder import RUN_INFO_FILE, ParentRun, new_run_info
+from fr_ps.tracking.delivery import DeliveryQueue
+from fr_ps.tracking.run import Run
+from fr_ps.tracking.run_folder import ParentRun, new_run_info
 
 
-@pytest.mark.parametrize(("content", "count"), [("{", 0), (None, 1)])
-def test_a_damaged_run_folder_is_not_reported_as_an_unreachable_server(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: str | None, count: int
+@pytest.mark.parametrize("damaged", ["run.json", "journal.jsonl"])
+def test_a_damaged_run_folder_hides_no_other_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damaged: str
 ) -> None:
-    """Of two trials the first one's `run.json` is damaged, or intact; the server refuses connections."""
+    """Of three trials, a file of the first one is damaged; the others are intact. The server refuses connections."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     study, runs = optuna.create_study(), tmp_path / "runs"
-    info = new_run_info("r1", "s-000")
-    info.write(runs / "r1")
-    if content is not None:
-        (runs / "r1" / RUN_INFO_FILE).write_text(content)
-    study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={RUN: "r1"}))
+    for name in ("r1", "r2", "r3"):
+        info = new_run_info(name, "s")
+        info.write(runs / name)
+        Run(runs / name).set_tags({"a": "b"})
+        study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={RUN: name}))
+    (runs / "r1" / damaged).write_text("{\n{}\n")
     search = {"space": {"optim.lr": {"low": 1e-4, "high": 1e-2}}, "objectives": {"val/identity/auc": "maximize"}}
     spec = build_study_spec(SearchConfig(study=StudyConfig(name="s"), **search), Config())  # type: ignore[arg-type]
     _sync_trial_runs(RunningSearch(spec, study, info, ParentRun("p", "0"), runs / "p", 1, runs))
-    printed = capsys.readouterr()
-    assert (printed.out + printed.err).count("MLflow unreachable") == count
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "buffered" in line] == lines
+    (line,) = lines
+    events = sum(DeliveryQueue(runs / name).pending() for name in ("r2", "r3"))
+    assert line.startswith(f"{events} events of trials are buffered and not yet in MLflow (")
+    assert line.endswith("; later: fr-ps sync")

@@ -63,11 +63,12 @@ def test_every_event_is_sent_once_and_the_acknowledgement_is_stored(tmp_path):
     assert deliver_all(DeliveryQueue(tmp_path), sink) == 0
 
 
-def test_a_batch_holds_a_thousand_points_and_ends_with_an_artifact_or_a_status(tmp_path):
+def test_a_batch_holds_a_thousand_points_and_ends_with_an_upload_or_a_status(tmp_path):
     run, sink = Run(tmp_path), ListSink()
     for step in range(1, 301):
         run.log_metrics({f"m{number}": step for number in range(10)}, step)
     run.log_artifact(tmp_path)
+    run.log_model(tmp_path, step=1)
     run.set_tags({"a": "b"})
     run.set_status("FINISHED")
     run.set_tags({"c": "d"})
@@ -75,6 +76,7 @@ def test_a_batch_holds_a_thousand_points_and_ends_with_an_artifact_or_a_status(t
     assert [[event.kind for event in batch] for batch in sink.batches] == [
         *[["metrics"] * 100] * 3,
         ["artifact"],
+        ["model"],
         ["tags", "status"],
         ["tags"],
     ]
