@@ -180,7 +180,7 @@ def _normalize_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         flag = "--" + flag[2:].replace("-", "_")
         # --data.NAME, or the flag of a key below it, such as --data.NAME.COLUMN.
         is_text = any(f"{flag}.".startswith(f"--data.{name}.") for name in _TEXT_SETTINGS)
-        if flag not in ("--config", "--space", *_LIST_FLAGS) and not is_text:
+        if flag not in ("--config", "--space", *_LIST_FLAGS) and not is_text:  # the value stays as it is
             tokens.append(f"{flag}{equals}{value}")
             continue
         if not equals:

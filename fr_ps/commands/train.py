@@ -28,8 +28,8 @@ def _add_train_arguments(train: Parser) -> None:
         help="number of processes on this machine that train together, for example one per GPU",
     )
     add_switch(train, "allow_changed", "with --resume: allow changed settings or data, and record the changes")
-    # None as prefix: the names of settings have none. jsonargparse then builds only the groups (`OptimConfig`, ...), and
-    # `training_config` builds the `Config` from them.
+    # None as nested key: a flag is `--optim.lr`, not `--config.optim.lr`. jsonargparse then builds only the groups
+    # (`OptimConfig`, ...), and `training_config` builds the `Config` from them.
     train.add_class_arguments(Config, None)
 
 
@@ -77,7 +77,7 @@ def _train_in_other_process(config: Config, arguments: Namespace, folder: Path |
 
     prepared = prepare_training(config, echo, folder)
     check_selected_metrics(prepared)
-    run_id = from_main_process(lambda: "")  # sent in _train_in_main_process; the function is not called here
+    run_id = from_main_process(lambda: "")  # receives the id from _train_in_main_process; only there the function is called
     run = SilentRun(RUNS_FOLDER / run_id)
     train(config, run, echo, prepared=prepared, allow_changed=arguments.allow_changed)
 

@@ -95,7 +95,7 @@ def _check_size(text: str, where: str) -> None:
 
 @dataclass(frozen=True)
 class _SearchValue:
-    """Schema of the search space of one setting: choices or a range, and a condition.
+    """Schema of a setting in a search space: of its choices or range with condition, of one choice, and of a value in `when`.
 
     Attributes:
         type_hint: type hint of the setting.
@@ -231,14 +231,14 @@ def _item_schema(schema: Any) -> Any:
 
 def _value_schema(schema: Any, key: str) -> Any:
     """Type hint or schema of the value of `key` in a mapping."""
-    if schema == _SETTINGS:
+    if schema == _SETTINGS:  # the whole file: a key is a group
         return _SPACE if key == "space" else (get_type_hints(SearchConfig) | get_type_hints(Config)).get(key, Any)
-    if schema in (_SPACE, _CONDITION):
+    if schema in (_SPACE, _CONDITION):  # a key is GROUP.NAME
         group, _, name = key.partition(".")
         settings = get_type_hints(Config).get(group)
         return _SearchValue(get_type_hints(settings).get(name, Any) if is_dataclass(settings) else Any)
     if isinstance(schema, _SearchValue):
         return {"choices": schema, "when": _CONDITION}.get(key, Any)
-    if is_dataclass(schema):
+    if is_dataclass(schema):  # a group: a key is a setting
         return get_type_hints(schema).get(key, Any)
     return get_args(schema)[1] if get_origin(schema) is dict else Any

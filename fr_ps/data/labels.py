@@ -114,7 +114,7 @@ def _unique_strings(strings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def read_labels(path: Path, encoding: LabelForm = "auto", classes: Classes | None = None) -> Labels:
     """The labels table at `path`, with every value checked.
 
-    Case is ignored, `1.0` is 1, and `True` and `False` are 1 and 0, or yes and no.
+    Case is ignored, `1.0` is 1, and `True` and `False` are read as 1 and 0, or as yes and no, whichever the attribute has.
 
     Args:
         path: CSV with the columns id, session, Gender, Spectacles, Facial_Hair, Pose, Emotion; further columns are kept.

@@ -33,7 +33,8 @@ def pk_batches(
     _, subject_of = np.unique(identities, return_inverse=True)
     subjects_per_batch = min(subjects_per_batch, int(subject_of.max()) + 1)
     num_batches = num_batches or math.ceil(len(identities) / (subjects_per_batch * sessions))
-    return _fill_batches(np.full((num_batches, 1), subjects_per_batch), np.zeros_like(subject_of), subject_of, sessions, rng)
+    slots_per_group, group_of = np.full((num_batches, 1), subjects_per_batch), np.zeros_like(subject_of)  # one group of all rows
+    return _fill_batches(slots_per_group, group_of, subject_of, sessions, rng)
 
 
 def class_batches(

@@ -69,7 +69,7 @@ def balanced_alpha(counts: Tensor) -> Tensor:
 
 
 def balanced_weights(counts: Tensor) -> Tensor:
-    """Class weights in inverse proportion to the (classes,) counts, whose mean over the samples is 1."""
+    """Class weights in inverse proportion to the (classes,) counts, scaled so that the mean weight of a sample is 1."""
     alpha = balanced_alpha(counts)
     return alpha * counts.sum() / (alpha * counts).sum()
 

@@ -89,7 +89,7 @@ class MultiTaskLoss(nn.Module):
             labelled: from `find_labelled`; None: found here, which waits for the GPU if the targets are on one.
         """
         losses = self.task_losses(outputs, targets, labelled)
-        penalty = self._identity_penalty(outputs)
+        penalty = self._identity_penalty(outputs)  # is in the identity loss; a weighting may leave it out of the difficulty
         total = self.weighting(losses, list(outputs.shared.values()), {"identity": penalty})
         return LossOutput(total, losses, self._diagnostics(outputs, targets["identity"]) | {"norm/penalty": penalty})
 

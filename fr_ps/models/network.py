@@ -219,8 +219,10 @@ class FaceNetwork(nn.Module):
         available = [shared.new_full((shared.shape[0],), name in features, dtype=torch.bool) for name in self.branches]
         if present is None:
             return torch.stack(available, dim=1)
-        of_row = present.repeat(2, 1) if self._is_flip_averaging else present
-        has_map = [of_row.any(dim=1) if name == JOINT else of_row[:, self.modalities.index(name)] for name in self.branches]
+        present_rows = present.repeat(2, 1) if self._is_flip_averaging else present  # mirror images follow
+        has_map = [
+            present_rows.any(dim=1) if name == JOINT else present_rows[:, self.modalities.index(name)] for name in self.branches
+        ]
         return torch.stack(available, dim=1) & torch.stack(has_map, dim=1)
 
     def _with_linear_part(

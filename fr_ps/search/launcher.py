@@ -101,7 +101,7 @@ def _open_or_create_search(spec: StudySpec, digest: str, workers: int, runs: Pat
         try:
             require_effect(spec.space, spec.base)
         except InputError as error:  # allowed by an earlier version: warn only, so that the study can resume
-            echo(f"note: {error}; a new study would be rejected, this one resumes with its space unchanged")
+            echo(f"note: this study resumes with its space unchanged; a new study with it would be rejected: {error}")
         run_info, folder = stored.run.card, Path(stored.run.folder)
         return RunningSearch(spec, study, run_info, refresh_parent(stored.run.parent, folder), folder, workers, runs)
     try:

@@ -11,8 +11,8 @@ from functools import cached_property
 from typing import Literal
 
 State = Literal["waiting", "running", "complete", "pruned", "failed", "killed"]
-"""State of a trial. killed: the worker died, so a retry may succeed. It is not MLflow's status KILLED, which the run of a pruned
-trial has, and that of a trial whose search was stopped. failed: the training raised an error that a retry would not change."""
+"""State of a trial. killed: the worker died, so a retry may succeed. It is not MLflow's status KILLED, which the runs of pruned
+trials have. failed: the training raised an error that a retry would not change."""
 
 
 @dataclass(frozen=True)

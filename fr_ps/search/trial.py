@@ -206,7 +206,7 @@ def _set_attributes(trial: optuna.Trial, attributes: Mapping[str, str | int]) ->
 def _train_or_copy(context: WorkerContext, trial: optuna.Trial, params: dict[str, Value], run: Run) -> TrialResult:
     """Train with the sampled settings, or copy the values of a complete trial with the same settings."""
     spec = context.spec
-    callback = _PruningCallback(context, trial, run)  # before the search for a duplicate: the results below have its epoch
+    callback = _EpochReporter(context, trial, run)  # created first: all results below have its number of epochs
     if duplicate := with_database_retries(lambda: _find_duplicate(context.study, trial.number, params)):
         run.log_params(flatten(with_settings(spec.base, params_to_settings(params))))
         reason = f"same settings as trial {duplicate.number}; values copied"
@@ -234,7 +234,7 @@ def _train_or_copy(context: WorkerContext, trial: optuna.Trial, params: dict[str
         return TrialResult("failed", reason=f"{type(error).__name__}: {one_line(error)}", epochs=callback.epoch)
 
 
-class _PruningCallback:
+class _EpochReporter:
     """Reports each epoch's validation to the study, and prunes.
 
     Attributes:
@@ -280,11 +280,11 @@ def _objective_values(spec: StudySpec, result: FitResult) -> tuple[float, ...]:
     return tuple(float(cast(float, value)) for value in values)  # defined, since `check_data_and_objectives` has checked it
 
 
-def _is_infeasible(error: Exception, epoch: int) -> bool:
+def _is_infeasible(error: Exception, trained_epochs: int) -> bool:
     """Whether the error counts as caused by the settings.
 
     Exhausted memory counts in any epoch; an InputError, RuntimeError or ValueError counts in the first epoch only.
     """
     if isinstance(error, (MemoryError, OutOfMemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
         return True
-    return epoch == 0 and isinstance(error, (InputError, RuntimeError, ValueError))
+    return trained_epochs == 0 and isinstance(error, (InputError, RuntimeError, ValueError))

@@ -59,8 +59,8 @@ class MlflowSink:
         info: content of its `run.json`; `ensure_run` sets `mlflow_id`.
 
     Attributes:
-        note: why the MLflow run whose id is in `run.json` is not used, which may be from MLFLOW_RUN_ID; empty if it is used, or
-            if there is none.
+        note: why the MLflow run that `run.json` names is not used (its id may come from an outdated MLFLOW_RUN_ID); empty if it
+            is used, or if `run.json` names none.
         table_url: address of the run table on the tracking server; empty before `ensure_run`, and without a server.
     """
 

@@ -32,7 +32,7 @@ class Batch(NamedTuple):
         present: (B, modalities) bool, the maps of each session that the network may use, in the order of `data.modalities`; one
             or more per session.
         labelled: task to the positions, within the batch, of the sessions that have a label; a task without such sessions is left
-            out. Computed on the CPU and copied without waiting: after `nonzero` on a GPU, the CPU would wait for the result.
+            out. Computed on the CPU: for the size of the result of `nonzero`, the CPU would wait for a GPU.
     """
 
     maps: dict[str, Tensor]

@@ -52,17 +52,17 @@ def fit_linear_embedding(
     if embedding.registered:
         faces = [registration_features(maps) for maps in _batches(dataset, rows)]
         embedding.set_mean_face(congeal({name: torch.cat([batch[name] for batch in faces]) for name in faces[0]}))
-    halves = _features(embedding, dataset, rows, augmentation, seed)
+    parts = _features(embedding, dataset, rows, augmentation, seed)
     labels = dataset.labels.subset(np.tile(rows, COPIES + 1))
-    for half, values in enumerate(halves):
+    for part, values in enumerate(parts):
         mean = values.mean(axis=0)
         projection = wccn(values - mean, labels.ids)
         if not projection.shape[1]:
             raise InputError("model.linear is above 0, but no training subject has sessions or copies that differ; set it to 0")
-        embedding.means[half] = torch.from_numpy(mean)
-        embedding.projections[half] = torch.from_numpy(projection)
+        embedding.means[part] = torch.from_numpy(mean)
+        embedding.projections[part] = torch.from_numpy(projection)
     if network.linear_attributes is not None:
-        centred = [torch.from_numpy(halves[0]).float() - embedding.means[0]]
+        centred = [torch.from_numpy(parts[0]).float() - embedding.means[0]]
         features = embedding.attribute_features(embedding.project(centred), centred)
         fit_classifiers(network.linear_attributes, features.double().numpy(), labels)
 

@@ -1,7 +1,7 @@
 """What a training needs before its first step: device, data, split and network.
 
-The command `train` prepares them before it starts a run, so that an error leaves no run behind. The run of a trial is already
-open.
+The command `train` prepares them before it starts a run, so that an error leaves no run behind. A trial of a search prepares
+them in its run; there an error ends that run.
 """
 
 from collections.abc import Sequence
