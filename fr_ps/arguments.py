@@ -147,7 +147,10 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     depth = 2 if tokens[:1] == ["data"] else 1
     words, flags = tokens[:depth], tokens[depth:]
     command = " ".join(words)
-    trees = {file: _read_config(Path(file)) for file in config_files}
+    trees: dict[str, dict[str, Any]] = {}
+    for file in config_files:
+        trees.pop(file, None)  # given twice: the last place counts, since later files override earlier ones
+        trees[file] = _read_config(Path(file))
     if command == "search":
         trees = _put_base_first(trees, tokens)
     # The settings of the files are passed as JSON text, which `--config` of jsonargparse accepts in place of a file name. Flags
@@ -180,7 +183,8 @@ def _normalize_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         flag = "--" + flag[2:].replace("-", "_")
         # --data.NAME, or the flag of a key below it, such as --data.NAME.COLUMN.
         is_text = any(f"{flag}.".startswith(f"--data.{name}.") for name in _TEXT_SETTINGS)
-        if flag not in ("--config", "--space", *_LIST_FLAGS) and not is_text:  # the value stays as it is
+        has_changed_value = is_text or flag in ("--config", "--space", *_LIST_FLAGS)
+        if not has_changed_value:
             tokens.append(f"{flag}{equals}{value}")
             continue
         if not equals:

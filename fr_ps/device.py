@@ -11,8 +11,8 @@ from torch import Tensor
 from fr_ps.errors import InputError
 
 _FLOAT32_PRODUCTS: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-"""torch's options of matrix products and convolutions on a GPU. Only their `allow_tf32` is used: torch.export reads it, and that
-fails once the newer `fp32_precision` is set."""
+"""torch's options of matrix products and convolutions on a GPU. Only their `allow_tf32` is used: torch.export reads it, and
+reading it raises an error once the newer `fp32_precision` is set."""
 
 
 def pick_device(name: str) -> torch.device:

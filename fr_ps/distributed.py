@@ -162,8 +162,10 @@ class _SumGradient(torch.autograd.Function):
 
 
 def with_summed_gradient(tensor: Tensor) -> Tensor:
-    """Return `tensor`, which is equal in all processes. Each process computes a part of the loss from it; its gradient in each
-    process is that of the sum of all parts."""
+    """Return `tensor`, which is equal in all processes, and from which each process computes a part of the loss.
+
+    The backward pass sums the gradients of all parts, so that each process gets the gradient of the whole loss.
+    """
     return _SumGradient.apply(tensor) if world_size() > 1 else tensor
 
 
@@ -292,3 +294,8 @@ def from_main_process(function: Callable[[], Value]) -> Value:
     if not succeeded:
         raise SystemExit(2)
     return value
+
+
+def receive_from_main_process() -> Any:
+    """The value that `from_main_process` returns in the main process at the same time; only for the other processes."""
+    return from_main_process(lambda: None)

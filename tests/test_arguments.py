@@ -64,6 +64,8 @@ def test_of_two_configs_the_later_one_wins(config_file: Path, tmp_path: Path) ->
     other.write_text("optim: {lr: 0.125}\n")
     got = settings("--config", str(config_file), "--config", str(other)).optim
     assert (got.lr, got.clip) == (0.125, 2)
+    first = settings("--config", str(config_file)).optim.lr
+    assert settings("--config", str(config_file), "--config", str(other), "--config", str(config_file)).optim.lr == first != 0.125
 
 
 @pytest.mark.parametrize("flag", ["--on-bad", "--on_bad"])
@@ -650,7 +652,7 @@ def test_a_number_that_is_out_of_bounds_is_named_with_them(command: str, words: 
 
 
 def test_train_prints_a_note_about_a_setting_without_effect(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["train", "--loss.cagrad_c=0.4", "--loss.scale=32", "--allow-changed"]  # the last of which is rejected
+    words = ["train", "--loss.cagrad_c=0.4", "--loss.scale=32", "--data.root=missing"]  # the last of which is rejected
     assert main(words) == 2
     assert capsys.readouterr().out.splitlines() == [
         "note: loss.cagrad_c has no effect; it applies only if loss.weighting is cagrad"

@@ -10,7 +10,7 @@ import torch
 from fr_ps.config import Config, ModelConfig, flatten_dict, from_dict, to_dict, with_settings
 from fr_ps.config.dependencies import (
     CONDITIONS,
-    check_can_change_selected_metric,
+    check_selected_metric_is_trainable,
     get_setting,
     inactive_settings,
     unmet_condition,
@@ -164,10 +164,10 @@ def test_epochs_that_cannot_improve_the_selected_metric_are_rejected(rejected) -
     for fusion in ("concat", "score"):
         config = with_settings(Config(), frozen | {"fusion.name": fusion})
         with rejected("cannot change val/identity/auc: ", f"fusion.name {fusion}", "train.epochs to 1"):
-            check_can_change_selected_metric(config)
+            check_selected_metric_is_trainable(config)
         for change in ({"fusion.name": "fc"}, {"fusion.frozen": False}, {"train.epochs": 1}, {"train.select": "val/gender/auc"}):
-            check_can_change_selected_metric(with_settings(config, change))
-        check_can_change_selected_metric(with_settings(config, {"fusion.branches": {"albedo": "r1"}}))
+            check_selected_metric_is_trainable(with_settings(config, change))
+        check_selected_metric_is_trainable(with_settings(config, {"fusion.branches": {"albedo": "r1"}}))
 
 
 def test_changed_settings_without_effect_are_found() -> None:

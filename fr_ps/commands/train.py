@@ -35,7 +35,7 @@ def _add_train_arguments(train: Parser) -> None:
 
 def _train(arguments: Namespace) -> None:
     # First the checks that do not need torch, so that their errors come at once.
-    from fr_ps.config.dependencies import check_can_change_selected_metric, inactive_settings
+    from fr_ps.config.dependencies import check_selected_metric_is_trainable, inactive_settings
     from fr_ps.training.launch import exec_torchrun, started_by_torchrun
     from fr_ps.training.resume import changed_settings
     from fr_ps.training.schedule import check_lowest_rate
@@ -44,7 +44,7 @@ def _train(arguments: Namespace) -> None:
     config = training_config(arguments)
     check_lowest_rate(config.schedule, lr=config.optim.lr)
     if not arguments.resume:
-        check_can_change_selected_metric(config)
+        check_selected_metric_is_trainable(config)
     if arguments.allow_changed and not arguments.resume:
         raise InputError("--allow-changed needs --resume; a new run has no earlier settings")
     if (arguments.processes or 1) > 1 and not under_torchrun:
@@ -70,14 +70,14 @@ def _train(arguments: Namespace) -> None:
 
 def _train_in_other_process(config: Config, arguments: Namespace, folder: Path | None) -> None:
     """Train beside the main process, which prints, logs and writes for all."""
-    from fr_ps.distributed import from_main_process
+    from fr_ps.distributed import receive_from_main_process
     from fr_ps.tracking.silent_run import SilentRun
     from fr_ps.training.prepare import check_selected_metrics, prepare_training
     from fr_ps.training.train import train
 
     prepared = prepare_training(config, echo, folder)
     check_selected_metrics(prepared)
-    run_id = from_main_process(lambda: "")  # receives the id from _train_in_main_process; only there the function is called
+    run_id = receive_from_main_process()  # sent in _train_in_main_process
     run = SilentRun(RUNS_FOLDER / run_id)
     train(config, run, echo, prepared=prepared, allow_changed=arguments.allow_changed)
 

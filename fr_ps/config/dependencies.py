@@ -37,7 +37,7 @@ def unmet_condition(config: Config, setting: str) -> Condition | None:
     return next((condition for condition in CONDITIONS.get(setting, ()) if not condition.holds(config)), None)
 
 
-def check_can_change_selected_metric(config: Config) -> None:
+def check_selected_metric_is_trainable(config: Config) -> None:
     """Reject a training that cannot change the metric `train.select`: all branches are frozen, and the fusion has no weights.
 
     Raises:

@@ -95,7 +95,9 @@ def _check_size(text: str, where: str) -> None:
 
 @dataclass(frozen=True)
 class _SearchValue:
-    """Schema of a setting in a search space: of its choices or range with condition, of one choice, and of a value in `when`.
+    """Schema of a node about a searched setting: its entry in the space, its list `choices`, or its values in a `when`.
+
+    The items of a list have the schema `type_hint`.
 
     Attributes:
         type_hint: type hint of the setting.
@@ -188,7 +190,7 @@ class _SettingsBuilder:
             return None
         try:
             value = self.loader.construct_object(node)
-        except (ValueError, LookupError, AttributeError) as error:  # the others: a tag such as `!!int` with an unsuitable value
+        except (ValueError, LookupError, AttributeError) as error:
             raise InputError(f"{self._location(node)}: {key} is not a valid value ({one_line(error, 100)}); change it") from None
         return value if isinstance(value, (bool, int, float, str)) else str(node.value)  # a date stays text
 

@@ -46,7 +46,7 @@ def class_batches(
     epoch: int,
     num_batches: int = 0,
 ) -> list[np.ndarray]:
-    """Class-balanced batches of one epoch: P slots of K rows of one subject; the classes of an attribute get slots in turn.
+    """Class-balanced batches of one epoch. A batch has P slots, each with K rows of one subject. The classes get slots in turn.
 
     In each batch, the numbers of slots of two classes differ by at most one, whatever the class frequencies. Within a class,
     subjects are sampled round-robin as in `pk_batches`, and a slot contains K sessions of one subject, all of that class. A

@@ -131,8 +131,9 @@ def _open_or_pack(root: Path, labels: Labels, modality: str, advance: OnProgress
 def _files_state(root: Path, labels: Labels, modality: str) -> str:
     """16 hexadecimal digits of name, size and modification time of every map file."""
     state = hashlib.sha256(f"{_FORMAT}".encode())
-    prefix = f"{root}/"  # with the root ".", pathlib drops "./" from some paths, which then have no prefix
+    prefix = f"{root}/"
     for path, status in stat_map_files(root, labels, modality):
+        # `removeprefix` and not a slice: with the root ".", pathlib drops "./" from some paths.
         state.update(f"{path.removeprefix(prefix)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return state.hexdigest()[:16]
 

@@ -18,7 +18,7 @@ class GradientWeighting(Weighting):
 
     Let g_i be the gradient of task i's weighted loss at the shared feature maps ("maps" below) of all modalities. A method
     computes w_i from the Gramian of the g_i. `backward` of the total passes d = sum_i w_i g_i, plus the adversarial part, to the
-    maps. The guarantees of the method hold for a small step of the maps; the backbone can follow such a step only approximately.
+    maps. The guarantees of the method hold if the maps move by a small step along -d; the backbone can only approximate that.
 
     Adversarial part: the gradient of the adversarial losses, projected onto the directions in which no task loss rises, times
     min(1, |d| / |sum_i g_i|). So every task loss falls at least as much as along d alone. Without the factor the adversaries

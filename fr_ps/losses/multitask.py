@@ -46,8 +46,8 @@ class MultiTaskLoss(nn.Module):
 
     Args:
         identity: (embeddings, targets) -> scalar.
-        attributes: attribute to its loss, a module (logits, classes) -> scalar, which computes the loss of its adversary too.
-            An attribute that is missing here is not trained.
+        attributes: attribute to its loss, a module (logits, classes) -> scalar. It is called again on the logits of the
+            adversary, for the adversarial loss. An attribute that is missing here is not trained.
         weighting: task losses to the total.
         branches: branch to the identity loss of its own embedding; the loss of the task `identity` is the mean
             of these losses and of that of the fused embedding.
@@ -89,7 +89,8 @@ class MultiTaskLoss(nn.Module):
             labelled: from `find_labelled`; None: found here, which waits for the GPU if the targets are on one.
         """
         losses = self.task_losses(outputs, targets, labelled)
-        penalty = self._identity_penalty(outputs)  # is in the identity loss; a weighting may leave it out of the difficulty
+        # Contained in `losses["identity"]`. A weighting that takes the size of a loss as the difficulty of its task subtracts it.
+        penalty = self._identity_penalty(outputs)
         total = self.weighting(losses, list(outputs.shared.values()), {"identity": penalty})
         return LossOutput(total, losses, self._diagnostics(outputs, targets["identity"]) | {"norm/penalty": penalty})
 

@@ -1,4 +1,7 @@
-"""The network: one branch per modality, or one for several; their embeddings fused for every task, and a head per attribute."""
+"""The network: a branch for each modality, a joint branch that reads all of them, or both.
+
+For each task the embeddings of the branches are fused; each attribute has a head.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, cast
@@ -169,6 +172,7 @@ class FaceNetwork(nn.Module):
         With `flip_average`, in evaluation mode, those of the B mirror images follow those of the B maps.
         """
         maps, present = self._with_mirror_images(maps, present)
+        # `joint` is no key of `maps`; `_encode_joint` runs that branch.
         features = {name: branch(maps[name], self.reversal_alpha) for name, branch in self.branches.items() if name in maps}
         return features | self._encode_joint(maps, present)
 

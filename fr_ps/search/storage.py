@@ -109,7 +109,7 @@ def with_database_retries(call: Callable[[], Result]) -> Result:
 
     - If a handler raises, its exception replaces the result or the error of `call`.
     - If no handler raises, the result of `call` is returned, or, if `call` failed, KeyboardInterrupt or SystemExit is raised
-      instead of a retry. (Neither the handler of `run_workers` raises, nor, at the first signal, that of `GracefulStop`.)
+      instead of a retry. (Two handlers do not raise: that of `run_workers`, and that of `GracefulStop` at the first signal.)
 
     Raises:
         DatabaseUnreachableError: the database was unreachable for ten minutes.

@@ -93,8 +93,8 @@ class WorkerContext:
 def run_trial(context: WorkerContext, number: int, slot: int) -> TrialResult | None:
     """Run the acquired trial `number` to its end.
 
-    If another worker started it already, it resumes from its last checkpoint, provided that its run folder is on this machine and
-    no process holds its lock; otherwise it begins again in a new run.
+    A trial that was started before resumes from its last checkpoint if its run folder is on this machine and not locked by
+    another process; if not, it starts over in a new run.
 
     Args:
         context: of the worker.
@@ -206,7 +206,7 @@ def _set_attributes(trial: optuna.Trial, attributes: Mapping[str, str | int]) ->
 def _train_or_copy(context: WorkerContext, trial: optuna.Trial, params: dict[str, Value], run: Run) -> TrialResult:
     """Train with the sampled settings, or copy the values of a complete trial with the same settings."""
     spec = context.spec
-    callback = _EpochReporter(context, trial, run)  # created first: all results below have its number of epochs
+    callback = _EpochReporter(context, trial, run)  # its `epoch` counts the epochs trained before a resume too
     if duplicate := with_database_retries(lambda: _find_duplicate(context.study, trial.number, params)):
         run.log_params(flatten(with_settings(spec.base, params_to_settings(params))))
         reason = f"same settings as trial {duplicate.number}; values copied"
@@ -258,7 +258,9 @@ class _EpochReporter:
         self.epoch = max(self.epoch, epoch)
         value = validation.values.get(self.reported_metric) if self.reported_metric else None
         if value is None:
-            with_database_retries(lambda: self.trial.set_user_attr(EPOCHS, self.epoch))  # counts for the budget
+            with_database_retries(
+                lambda: self.trial.set_user_attr(EPOCHS, self.epoch)
+            )  # for `total_epochs`, which reads the reported epochs otherwise
             return
         if epoch not in self.reported_epochs:
             with_database_retries(lambda: self.trial.report(value, epoch))

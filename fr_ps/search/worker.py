@@ -83,10 +83,10 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
     gc.freeze()  # makes `gc.collect` below faster: it skips the objects that exist now
     while True:
         start_new = not with_database_retries(lambda: hours_or_epochs_exhausted(spec, study, started_at))
-        ran, others_run = _run_next_trial(context, start_new)
+        ran, others_running = _run_next_trial(context, start_new)
         if ran:
             continue
-        if not others_run:
+        if not others_running:
             return
         time.sleep(_POLL_SECONDS)  # if the worker of a running trial is killed, the trial needs a retry
 

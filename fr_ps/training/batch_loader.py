@@ -32,7 +32,7 @@ class Batch(NamedTuple):
         present: (B, modalities) bool, the maps of each session that the network may use, in the order of `data.modalities`; one
             or more per session.
         labelled: task to the positions, within the batch, of the sessions that have a label; a task without such sessions is left
-            out. Computed on the CPU: for the size of the result of `nonzero`, the CPU would wait for a GPU.
+            out. Computed on the CPU, because `nonzero` on a GPU makes the CPU wait until the size of its result is known.
     """
 
     maps: dict[str, Tensor]
@@ -176,7 +176,7 @@ class BatchLoader:
         """(subjects,) number of training sessions of each subject, in the order of `subjects`."""
         return torch.bincount(self.targets["identity"], minlength=len(self.subjects))
 
-    def class_counts_of_trained(self, classes: Mapping[str, int]) -> dict[str, Tensor]:
+    def class_counts_of_trained_attributes(self, classes: Mapping[str, int]) -> dict[str, Tensor]:
         """Attribute to its (classes,) number of training samples, for the attributes with samples of two classes or more.
 
         Args:
@@ -204,10 +204,10 @@ def _check_two_classes(attribute: str, codes: np.ndarray) -> None:
         )
 
 
-def _check_equal_shares(count: int, unit: str, limit: str) -> None:
+def _check_equal_shares(count: int, unit: str, limit_text: str) -> None:
     processes = world_size()
     if count % processes:
         raise InputError(
             f"a batch has {count} {unit}, which {processes} processes cannot share equally; set "
-            f"batch.people to a multiple of {processes}, {limit}"
+            f"batch.people to a multiple of {processes}, {limit_text}"
         )

@@ -190,7 +190,10 @@ class CheckpointManager:
             echo("the number of batches per epoch changed: restarting the current epoch")
             self.state.reset_epoch()
         if is_main_process() and saved["journal"] > self.run.journal.size:
-            echo(f"{self.run.journal.path}: shorter than at the checkpoint; the missing metrics can only be in MLflow")
+            echo(
+                f"{self.run.journal.path}: shorter than when the checkpoint was written; the lost metrics are only in MLflow, "
+                "if they were delivered"
+            )
         epoch, batch = self.state.epoch, self.state.batch
         echo(f"resuming from {folder}, {f'epoch {epoch + 1}, batch {batch + 1}' if batch else f'end of epoch {epoch}'}")
         changed = [f"{key} {before.get(key)} -> {value}" for key, value in now.items() if before.get(key) != value]

@@ -93,7 +93,8 @@ class NonFiniteGuard:
 
     @property
     def most_consecutive(self) -> int:
-        """Length of the longest series of consecutive skipped steps, which can end between two checks. Waits for the device."""
+        """Length of the longest series of consecutive skipped steps. Unlike `consecutive_skipped`, it also counts a series that
+        ended between two checks. Waits for the device."""
         return int(self._longest)
 
     @property

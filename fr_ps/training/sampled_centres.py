@@ -55,9 +55,9 @@ def sampled_centres(
 
 
 def sample_subjects(num_subjects: int, subjects: Tensor, share: float, seed: int) -> Tensor:
-    """The numbers of the given `subjects` and of uniformly drawn others, ascending, on the device of `subjects`.
+    """The indices of the given `subjects` and of uniformly drawn others, ascending, on the device of `subjects`.
 
-    Their number is `share` of `num_subjects`, rounded up, or B if that is larger, and at most `num_subjects`. A pure function of
+    Their count is `share` of `num_subjects`, rounded up, or B if that is larger, and at most `num_subjects`. A pure function of
     the arguments on each kind of device; nothing waits for a GPU.
 
     Args:

@@ -57,7 +57,7 @@ def build_setup(
         dataset, split.train, config.batch, config.augment, config.train.seed, device, modality_dropout=config.fusion.dropout
     )
     classes = dataset.labels.classes
-    trained = loader.class_counts_of_trained({task: len(names) for task, names in classes.items()})
+    trained = loader.class_counts_of_trained_attributes({task: len(names) for task, names in classes.items()})
     versions = dict(code_versions())
     commit = versions.pop("commit")
     info = ModelInfo(

@@ -58,7 +58,10 @@ class GracefulStop:
             raise StopRequested(number)
 
     def check_alone(self, _items: float = 0) -> None:
-        """`check`, but only in a single process: several do not reach this point together. Usable as an `OnProgress`."""
+        """`check` if the training has one process; nothing with several, as they do not reach this point together.
+
+        Usable as an `OnProgress`.
+        """
         if world_size() == 1:
             self.check()
 

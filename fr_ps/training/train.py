@@ -159,7 +159,7 @@ def build_train_state(setup: TrainingSetup, loader: BatchLoader, network: FaceNe
     """Losses, optimizer, EMA and trackers for `network`, at epoch 0."""
     config = setup.config
     device = next(network.parameters()).device
-    counts = loader.class_counts_of_trained(setup.info.num_classes())
+    counts = loader.class_counts_of_trained_attributes(setup.info.num_classes())
     losses = build_losses(
         config.loss,
         network.embedding_size,

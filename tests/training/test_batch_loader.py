@@ -158,7 +158,7 @@ def test_counts_are_those_of_the_training_part_and_one_class_is_not_trained(data
     codes[:, 2] = -1  # facial hair: nothing known
     codes[ROWS[:4], 3] = -1  # pose: some unknown
     codes[np.setdiff1d(np.arange(len(codes)), ROWS), 4] = 2  # emotion: a third class, of others only
-    counts = feed(with_codes(dataset, codes)).class_counts_of_trained(
+    counts = feed(with_codes(dataset, codes)).class_counts_of_trained_attributes(
         {task: 3 if task == "emotion" else 2 for task in ATTRIBUTES}
     )
     assert {task: count.tolist() for task, count in counts.items()} == {
