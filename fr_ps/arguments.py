@@ -149,7 +149,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     command = " ".join(words)
     trees: dict[str, dict[str, Any]] = {}
     for file in config_files:
-        trees.pop(file, None)  # given twice: the last place counts, since later files override earlier ones
+        trees.pop(file, None)  # a file that is given twice moves to its later position: later files override earlier ones
         trees[file] = _read_config(Path(file))
     if command == "search":
         trees = _put_base_first(trees, tokens)
@@ -181,10 +181,8 @@ def _normalize_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             tokens.append(token)
             continue
         flag = "--" + flag[2:].replace("-", "_")
-        # --data.NAME, or the flag of a key below it, such as --data.NAME.COLUMN.
-        is_text = any(f"{flag}.".startswith(f"--data.{name}.") for name in _TEXT_SETTINGS)
-        has_changed_value = is_text or flag in ("--config", "--space", *_LIST_FLAGS)
-        if not has_changed_value:
+        is_text = flag.startswith("--data.") and flag.split(".")[1] in _TEXT_SETTINGS  # also a flag such as --data.only.COLUMN
+        if not is_text and flag not in ("--config", "--space", *_LIST_FLAGS):  # this flag is passed on as it is
             tokens.append(f"{flag}{equals}{value}")
             continue
         if not equals:
@@ -254,7 +252,7 @@ def _quote_scalars(value: str) -> str:
 
 
 def _select_settings(settings: dict[str, Any], command: str, file: str) -> dict[str, Any]:
-    """The settings of a training's config file that the command accepts."""
+    """The settings of a config file for `command`: only those that a data command accepts; all of them for another command."""
     if command not in _DATA_COMMANDS:
         return settings
     # The parser of a data command accepts data settings only. Other settings are removed, after a check for misspelt names.

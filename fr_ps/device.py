@@ -32,7 +32,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def process_device(name: str) -> torch.device:
-    """The device `name` of one of several processes on this machine: each has a GPU of its own.
+    """The torch device `name` for this process. With several processes on this machine, each gets a GPU of its own.
 
     Raises:
         InputError: there is no such device, or more processes than GPUs.

@@ -251,6 +251,6 @@ def flatten_dict(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def flatten(config: Config) -> dict[str, str]:
-    """The settings as MLflow params: name, as `optim/lr`, to text."""
+    """The settings as MLflow params: a mapping from name, such as `optim/lr`, to text."""
     found = flatten_dict(to_dict(config))
     return {name: ",".join(map(str, leaf)) if isinstance(leaf, list) else str(leaf) for name, leaf in found.items()}

@@ -95,9 +95,10 @@ def _check_size(text: str, where: str) -> None:
 
 @dataclass(frozen=True)
 class _SearchValue:
-    """Schema of a node about a searched setting: its entry in the space, its list `choices`, or its values in a `when`.
+    """Schema of a YAML node that holds values of one searched setting.
 
-    The items of a list have the schema `type_hint`.
+    Three kinds of node have it: the setting's entry in `space`, its list `choices`, and the values listed for it in the `when`
+    of another setting. The items of a list have the schema `type_hint`.
 
     Attributes:
         type_hint: type hint of the setting.

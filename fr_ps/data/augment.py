@@ -133,10 +133,10 @@ class Similarity:
 
         The values of `affine_grid`, as a sum of two small arrays instead of products of matrices, which is faster on a CPU.
         """
-        # original = of_x * x + of_y * y + centre; by_column is (B, 2, W), by_row (B, 2, H).
-        of_x, of_y, centre = self.matrix().to(maps)[:, :, :, None].unbind(dim=2)  # (B, 2, 1) each
-        by_column = of_x * _pixel_centres(maps.shape[3], maps)
-        by_row = of_y * _pixel_centres(maps.shape[2], maps) + centre
+        # original = x_column * x + y_column * y + offset, with the three columns of the matrix, (B, 2, 1) each.
+        x_column, y_column, offset = self.matrix().to(maps)[:, :, :, None].unbind(dim=2)
+        by_column = x_column * _pixel_centres(maps.shape[3], maps)  # (B, 2, W)
+        by_row = y_column * _pixel_centres(maps.shape[2], maps) + offset  # (B, 2, H)
         return by_row.transpose(1, 2)[:, :, None] + by_column.transpose(1, 2)[:, None]  # (B, H, 1, 2) + (B, 1, W, 2)
 
     def matrix(self) -> Tensor:

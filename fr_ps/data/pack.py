@@ -50,7 +50,7 @@ class PackReader:
     Args:
         maps: (N, C, H, W) float32, memory-mapped.
         checksums: (N,) CRC-32 of each map.
-        source: row to the file that the map was packed from.
+        source: function from a row to the file that its map was packed from.
         modality: of the maps.
     """
 
@@ -111,7 +111,7 @@ def open_pack(folder: Path, modality: str, source: Callable[[int], Path]) -> tup
     Args:
         folder: of the pack.
         modality: of the maps.
-        source: row to the file of the map.
+        source: function from a row to the file of its map.
 
     Raises:
         UnusablePack: a file is missing or unreadable, the file of maps has the wrong size, or its header, the checksums or the

@@ -32,7 +32,7 @@ def make_split(labels: Labels, config: DataConfig, left_out: Collection[SessionK
         left_out: (id, session) that the settings leave out of `labels`; the files may name them.
 
     Raises:
-        InputError: fewer than two subjects are left to train on; a scored part has no genuine pair (two sessions of a
+        InputError: fewer than two subjects are left to train on; the val or test part has no genuine pair (two sessions of a
             subject); no subject has enough sessions for the gallery and a genuine pair; files are unusable or violate the
             protocol.
     """

@@ -86,7 +86,7 @@ def build_losses(
     sessions_per_subject: Tensor,
     class_counts: Mapping[str, Tensor],
     adversarial_attributes: Collection[str],
-    branch_channels: Mapping[str, int] = MappingProxyType({}),
+    branch_widths: Mapping[str, int] = MappingProxyType({}),
 ) -> MultiTaskLoss:
     """The losses of `config`.
 
@@ -98,7 +98,7 @@ def build_losses(
         sessions_per_subject: (subjects,) number of training sessions.
         class_counts: trained attribute to its (classes,) number of training samples.
         adversarial_attributes: attributes that have an adversarial discriminator.
-        branch_channels: unfrozen branch to the width of its own identity embedding; used only if `config.branches` is true.
+        branch_widths: unfrozen branch to the width of its own identity embedding; used only if `config.branches` is true.
 
     Raises:
         InputError: a setting with one number per class has the wrong length, or the processes divide the class centres
@@ -107,7 +107,7 @@ def build_losses(
     num_subjects, person_weights = len(sessions_per_subject), PERSON_WEIGHTS[config.person_weights](sessions_per_subject)
     part = _own_part(config, num_subjects)
     identity = build_identity_loss(config, channels, num_subjects, person_weights, part)
-    widths = branch_channels if config.branches else {}
+    widths = branch_widths if config.branches else {}
     branches = {name: build_identity_loss(config, width, num_subjects, person_weights, part) for name, width in widths.items()}
     attributes = {task: ATTRIBUTE_LOSSES[config.attribute_loss](config, task, count) for task, count in class_counts.items()}
     task_weights = {"identity": config.identity} | dict.fromkeys(attributes, config.attribute)

@@ -155,8 +155,8 @@ def _add_adversarial(weights: Tensor, gramian: Tensor) -> Tensor:
     """(tasks + 1,) coefficients of the gradients (the tasks', then the adversaries'), from the (tasks,) weights.
 
     `gramian` is (tasks + 1, tasks + 1), with the gradient of the adversaries last.
-    The adversarial gradient a is projected onto the directions in which no task loss rises, a + sum_j y_j g_j, and multiplied by
-    `_length_ratio`.
+    The adversarial gradient a is projected onto the directions in which no task loss rises. The projection is a + sum_j y_j g_j,
+    with y from `projection_weights`; it is multiplied by `_length_ratio`.
     """
     added, nonzero = torch.zeros_like(weights), gramian.diagonal() > 0
     nonzero_tasks, nonzero_adversary = nonzero[:-1], nonzero[-1]

@@ -22,10 +22,9 @@ class LossOutput(NamedTuple):
     Attributes:
         total: the weighted sum of the losses, from the task weighting; `backward` is called on it.
         tasks: task to its loss before weighting.
-        diagnostics: without gradient. `norm/mean`, `norm/clamped` and, if there is one, `loss/contrastive` are of the fused
-            identity embedding. `norm/penalty` is the part of the identity loss that depends on the norms only
-            (`MarginLoss.penalty`). If branches have losses, it is the mean of the penalties of all identity losses. A
-            weighting that takes the size of a loss as the difficulty of its task subtracts the penalty first (see `Weighting`).
+        diagnostics: without gradient. `norm/mean`, `norm/clamped`, and `loss/contrastive` if that loss is used, are of the fused
+            identity embedding. `norm/penalty`: the part of the identity loss that depends on the norms only
+            (`MarginLoss.penalty`), averaged over the losses of the fused embedding and of the branches.
     """
 
     total: Tensor
@@ -89,7 +88,8 @@ class MultiTaskLoss(nn.Module):
             labelled: from `find_labelled`; None: found here, which waits for the GPU if the targets are on one.
         """
         losses = self.task_losses(outputs, targets, labelled)
-        # Contained in `losses["identity"]`. A weighting that takes the size of a loss as the difficulty of its task subtracts it.
+        # The penalty is a part of `losses["identity"]`. A weighting that takes the size of a loss as the difficulty of its task
+        # subtracts the penalty first (see `Weighting`).
         penalty = self._identity_penalty(outputs)
         total = self.weighting(losses, list(outputs.shared.values()), {"identity": penalty})
         return LossOutput(total, losses, self._diagnostics(outputs, targets["identity"]) | {"norm/penalty": penalty})

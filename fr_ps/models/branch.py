@@ -160,7 +160,9 @@ class Branch(nn.Module):
         """Attribute to the input of its embedding, and attribute to the rest after it; each has the shape of `shared`."""
         parts, rests, rest = {}, {}, shared
         for task in self.order:
-            parts[task], rest = self.separate[task](rest) if task in self.separate else (rest, rest)
+            parts[task] = rest
+            if task in self.separate:
+                parts[task], rest = self.separate[task](rest)
             rests[task] = rest
         return parts, rests
 

@@ -89,7 +89,7 @@ FUSIONS: dict[str, Callable[[Sequence[int], int], nn.Module]] = {
     "gated": GatedAttention,
     "score": ScoreFusion,
 }
-"""Mapping from name to a constructor, of (branch widths, channels of the fusion), of a module with the attribute `width`."""
+"""Name to a constructor, which takes (branch widths, channels of the fusion) and returns a module with the attribute `width`."""
 
 
 class ClassHead(nn.Module):

@@ -29,7 +29,7 @@ class NetworkOutput(NamedTuple):
         adversarial: attribute to (B, classes) logits of its adversarial discriminator.
         shared: branch to the (B, channels, h, w) feature map from which all its embeddings are made.
         branch_embeddings: branch to its own (B, width of the branch) identity embedding, before the fusion; only for the
-            branches in `branch_loss_widths`. A session whose map is dropped (`present` is False) still has its embedding
+            branches in `unfrozen_branch_widths`. A session whose map is dropped (`present` is False) still has its embedding
             here; only the fusion gets 0 for it.
     """
 
@@ -126,7 +126,7 @@ class FaceNetwork(nn.Module):
         return self.identity.width  # type: ignore[return-value]
 
     @property
-    def branch_loss_widths(self) -> dict[str, int]:
+    def unfrozen_branch_widths(self) -> dict[str, int]:
         """Branch to the width of its own identity embedding, for the branches that may have a loss of their own: those that are
         not frozen; {} for a single branch."""
         widths = dict(zip(self.branches, self.embedding_widths[IDENTITY]))
@@ -162,7 +162,7 @@ class FaceNetwork(nn.Module):
         own = {
             name: self._scaled(name, of_branch.embeddings[IDENTITY])
             for name, of_branch in features.items()
-            if name in self.branch_loss_widths
+            if name in self.unfrozen_branch_widths
         }
         return outputs._replace(adversarial=adversarial, shared=shared, branch_embeddings=own)
 
@@ -219,7 +219,7 @@ class FaceNetwork(nn.Module):
     def _used_branches(self, features: Mapping[str, Features], present: Tensor | None) -> Tensor:
         """(rows of `features`, branches) bool, whether the branch has features and, with `present`, the session has its map."""
         shared = next(iter(features.values())).shared
-        # Created on the device: while a tensor is copied from the CPU, the CPU would wait for the GPU.
+        # Created on the device, because copying the mask from the CPU would make the CPU wait for the GPU.
         available = [shared.new_full((shared.shape[0],), name in features, dtype=torch.bool) for name in self.branches]
         if present is None:
             return torch.stack(available, dim=1)

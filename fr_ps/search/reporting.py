@@ -92,7 +92,7 @@ def _sync_trial_runs(search: RunningSearch) -> None:
     pending = [folder for folder in pending_runs(search.runs) if folder in present]
     undelivered: dict[str, int] = {}
     for result in sync(pending, no_progress):
-        if result.remaining:  # 0 for a damaged folder
+        if result.remaining:  # 0 for a damaged folder, which `fr-ps runs` reports
             undelivered[result.reason] = undelivered.get(result.reason, 0) + result.remaining
     for reason, events in undelivered.items():
         echo(f"{events} events of trials are buffered and not yet in MLflow ({reason}); later: fr-ps sync")

@@ -1,8 +1,9 @@
 """The trials of a study as slots: which trial starts next, and which is retried. A pure function of the trials.
 
-A slot is a trial and its one retry. The first `max_trials` slots, by trial number, belong to the study. If two workers add a
-trial or a retry at the same time, the surplus one never starts. Every worker computes the same slots from the same trials. Hence
-the number of trials is exact, and each trial is retried once at most, no matter when processes are killed.
+A slot is a trial and its one retry. Only the first `max_trials` slots count, in the order of their trials' numbers. A trial
+outside them never starts; if two workers add a trial at the same time, the surplus one is outside. Every worker computes the
+same slots from the same trials. Hence the number of trials is exact, and each trial is retried once at most, no matter when
+processes are killed.
 """
 
 from collections.abc import Sequence

@@ -31,7 +31,8 @@ class Dimension:
         step: between the values of the range; None: any number.
         log: whether the axis is logarithmic.
         integer: whether the values are whole numbers.
-        when: name of a parent setting to its values, as stored in the study; the dimension exists only with these.
+        when: mapping from each parent setting to those of its values, as stored in the study, with which a trial has this
+            dimension.
     """
 
     name: str

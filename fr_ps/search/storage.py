@@ -108,8 +108,9 @@ def with_database_retries(call: Callable[[], Result]) -> Result:
     handlers run afterwards:
 
     - If a handler raises, its exception replaces the result or the error of `call`.
-    - If no handler raises, the result of `call` is returned, or, if `call` failed, KeyboardInterrupt or SystemExit is raised
-      instead of a retry. (Two handlers do not raise: that of `run_workers`, and that of `GracefulStop` at the first signal.)
+    - If signals came, but no handler raised: the result of `call` is returned; if `call` failed, KeyboardInterrupt or SystemExit
+      is raised instead of a retry. Two handlers do not raise: that of `run_workers`, and that of `GracefulStop` at the first
+      signal.
 
     Raises:
         DatabaseUnreachableError: the database was unreachable for ten minutes.

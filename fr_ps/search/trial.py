@@ -258,9 +258,8 @@ class _EpochReporter:
         self.epoch = max(self.epoch, epoch)
         value = validation.values.get(self.reported_metric) if self.reported_metric else None
         if value is None:
-            with_database_retries(
-                lambda: self.trial.set_user_attr(EPOCHS, self.epoch)
-            )  # for `total_epochs`, which reads the reported epochs otherwise
+            # Nothing is reported to the study in this case, so `total_epochs` needs the number of epochs as an attribute.
+            with_database_retries(lambda: self.trial.set_user_attr(EPOCHS, self.epoch))
             return
         if epoch not in self.reported_epochs:
             with_database_retries(lambda: self.trial.report(value, epoch))

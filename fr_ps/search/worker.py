@@ -1,4 +1,4 @@
-"""A worker process: runs trials of a study until none is left.
+"""A worker process of a search: runs trials until none is left, or trains one of the final runs.
 
 It reads its job as JSON from standard input: a command line would show the database's password in the list of processes.
 """
@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import torch
@@ -83,20 +83,15 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
     gc.freeze()  # makes `gc.collect` below faster: it skips the objects that exist now
     while True:
         start_new = not with_database_retries(lambda: hours_or_epochs_exhausted(spec, study, started_at))
-        ran, others_running = _run_next_trial(context, start_new)
-        if ran:
-            continue
-        if not others_running:
+        outcome = _run_next_trial(context, start_new)
+        if outcome == "none left":
             return
-        time.sleep(_POLL_SECONDS)  # if the worker of a running trial is killed, the trial needs a retry
+        if outcome == "others running":
+            time.sleep(_POLL_SECONDS)  # if the worker of a running trial is killed, the trial needs a retry
 
 
-def _run_next_trial(context: WorkerContext, start_new: bool) -> tuple[bool, bool]:
-    """Acquire a trial and run it, if there is one.
-
-    Returns:
-        Whether a trial was run; and, if not, whether other workers run trials.
-    """
+def _run_next_trial(context: WorkerContext, start_new: bool) -> Literal["ran", "others running", "none left"]:
+    """Acquire a trial and run it, if there is one; else whether other workers run trials."""
     storage, study = context.storage, context.study
     # A list and not a return value: `with_database_retries` may raise a deferred signal after `acquire` has succeeded, and the
     # number of the trial would be lost.
@@ -106,17 +101,17 @@ def _run_next_trial(context: WorkerContext, start_new: bool) -> tuple[bool, bool
         (acquisition,) = acquisitions
         number, slots = acquisition.number, acquisition.slots
         if number is None:
-            return False, bool(slots.running or acquisition.missed)
+            return "others running" if slots.running or acquisition.missed else "none left"
         result = run_trial(context, number, slots.slot_of(number))
         if result:
             context.echo(f"trial {number}: {result.outcome} {result.values or ''} {result.reason}")
         with_database_retries(lambda: remove_ended_checkpoints(study, context.runs))
         gc.collect()  # reference cycles hold the tensors of the training
-        return True, False
+        return "ran"
     except (KeyboardInterrupt, SystemExit, DiskFullError):
-        for acquisition in acquisitions:
-            if acquisition.number is not None:
-                release(storage, study, acquisition.number)
+        for held in acquisitions:
+            if held.number is not None:
+                release(storage, study, held.number)
         raise
 
 

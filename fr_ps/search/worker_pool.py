@@ -123,7 +123,12 @@ def _forward_signals(workers: Sequence[WorkerProcess]) -> Iterator[list[int]]:
 
     def forward(number: int, _frame: FrameType | None) -> None:
         received.append(number)
-        action = "workers finish their step and write a checkpoint (Ctrl-C: stop at once)" if len(received) == 1 else "at once"
+        if len(received) >= 3:
+            action = "workers are killed"
+        elif len(received) == 2 and number == signal.SIGINT:
+            action = "workers stop at once"
+        else:
+            action = "workers finish their step and write a checkpoint (Ctrl-C: stop at once)"
         os.write(2, f"{signal.Signals(number).name}: stopping; {action}\n".encode())
         for worker in workers:
             if worker.process.poll() is None:

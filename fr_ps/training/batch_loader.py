@@ -84,7 +84,7 @@ class BatchLoader:
             _check_equal_shares(
                 min(batch.people * batch.sessions, len(rows)),
                 "sessions",
-                "at most the training sessions divided by batch.sessions",
+                "and at most the number of training sessions divided by batch.sessions",
             )
         else:
             # Each process gets a contiguous part of a batch (`own_rows`), in which the K sessions of a subject are adjacent. With
@@ -92,7 +92,7 @@ class BatchLoader:
             _check_equal_shares(
                 min(batch.people, len(self.subjects)),
                 f"subjects ({batch.sessions} sessions each)",
-                "at most the number of training subjects",
+                "and at most the number of training subjects",
             )
 
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:
@@ -155,8 +155,7 @@ class BatchLoader:
             epoch, batch_number: of the batch.
         """
         own = own_rows(len(indices))
-        seed = np.random.SeedSequence([self.seed, epoch, batch_number]).generate_state(1, np.uint64)[0]
-        generator = torch.Generator().manual_seed(int(seed >> np.uint64(1)))
+        generator = torch.Generator().manual_seed(combined_seed(self.seed, epoch, batch_number))
         drawn = draw_augmentation(len(indices), self.num_modalities, self.augmentation, generator)
         present = sample_present_mask(len(indices), self.num_modalities, self.modality_dropout, generator)
         targets = {task: target[torch.from_numpy(indices)] for task, target in self.targets.items()}
@@ -186,6 +185,11 @@ class BatchLoader:
             task: torch.bincount(self.targets[task][self.targets[task] >= 0], minlength=classes[task]) for task in ATTRIBUTES
         }
         return {task: count for task, count in counts.items() if (count > 0).sum() >= 2}
+
+
+def combined_seed(*numbers: int) -> int:
+    """A seed for torch that depends on all `numbers`, below 2^63 as a signed 64-bit integer requires."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def sample_present_mask(count: int, num_modalities: int, dropout: float, generator: torch.Generator) -> Tensor:

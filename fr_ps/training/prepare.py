@@ -53,7 +53,7 @@ class PreparedTraining:
 
 
 def prepare_training(config: Config, echo: Echo, folder: Path | None = None) -> PreparedTraining:
-    """Open the data, split it and build the network. Neither a run nor a folder is created.
+    """Open the data, split it and build the network. It creates neither a run nor its folder.
 
     It sets torch's global options and seeds torch's generator. The generator gives the initial weights of network and losses, and
     then the dropout of a training in one process. Several processes set a new seed in each step (`Trainer.train_step`).

@@ -18,7 +18,7 @@ from fr_ps.losses.margin import MarginLoss
 def sampled_centres(
     losses: Sequence[MarginLoss], optimizer: torch.optim.Optimizer, subjects: Tensor, share: float, seed: int
 ) -> Iterator[None]:
-    """Within the context, the weights of `losses` have only the rows of a sample of the centres, from `sample_subjects`.
+    """Within the context, the class centres of each loss, its `weight`, are reduced to the rows of a sample (`sample_subjects`).
 
     Their gradients and their state in the optimizer have only these rows, too, so that logits, gradient and update take time and
     memory for the sampled centres only. On leaving, the updated rows are written back. Weights and optimizer then hold all
@@ -57,8 +57,8 @@ def sampled_centres(
 def sample_subjects(num_subjects: int, subjects: Tensor, share: float, seed: int) -> Tensor:
     """The indices of the given `subjects` and of uniformly drawn others, ascending, on the device of `subjects`.
 
-    Their count is `share` of `num_subjects`, rounded up, or B if that is larger, and at most `num_subjects`. A pure function of
-    the arguments on each kind of device; nothing waits for a GPU.
+    Their count is `share` of `num_subjects`, rounded up, or B if that is larger, and at most `num_subjects`. The result
+    depends only on the arguments and on the kind of device; nothing waits for a GPU.
 
     Args:
         num_subjects: number of subjects.

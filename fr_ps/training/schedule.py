@@ -10,7 +10,8 @@ from fr_ps.config.checks import check_setting
 def build_schedule(config: ScheduleConfig, *, lr: float, epochs: int, steps_per_epoch: int) -> Callable[[int], float]:
     """A function from the optimizer step, counted from 0, to its learning rate.
 
-    The last step of the linear warm-up has the peak rate `lr`, and so has the first step of the schedule `config.name` after it.
+    The last step of the linear warm-up has the peak rate `lr`. The first step after it, where the curve `config.name` begins, has
+    it too.
 
     Args:
         config: the schedule.

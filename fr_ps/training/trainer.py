@@ -31,7 +31,7 @@ from fr_ps.models.network import NetworkOutput
 from fr_ps.progress import Echo, progress
 from fr_ps.tracking.run import Run
 from fr_ps.tracking.tracked_metrics import best_metrics, validation_curves
-from fr_ps.training.batch_loader import Batch, BatchLoader
+from fr_ps.training.batch_loader import Batch, BatchLoader, combined_seed
 from fr_ps.training.checkpoint_manager import CheckpointManager
 from fr_ps.training.divergence import DivergedError, diagnose_nonfinite, diverged_error
 from fr_ps.training.early_stopping import BestTracker
@@ -147,11 +147,11 @@ class Trainer:
     def train_step(self, stream: Iterator[Batch], batch_numbers: range) -> None:
         """One optimizer step on the mean gradient of some batches (gradient accumulation).
 
-        A step with a non-finite loss or gradient is skipped: weights, buffers and meters are unchanged.
+        A step with a non-finite loss or gradient is skipped: it changes neither weights, nor buffers, nor the means in
+        `state.meter`. `NonFiniteGuard` names what it changes all the same.
 
-        Nothing waits for the device, so that the CPU prepares the next steps while the device computes, with three exceptions:
-        MPS (see `NonFiniteGuard`), `GradientWeighting`, and `sampled_centres` if the class centres are sharded among the
-        processes.
+        Nothing waits for the device, so the CPU prepares the next steps while the device computes. Three exceptions wait: MPS
+        (see `NonFiniteGuard`), `GradientWeighting`, and `sampled_centres` if the class centres are sharded among the processes.
 
         Args:
             stream: the next batches of the epoch, from `BatchLoader.stream`.
@@ -172,7 +172,7 @@ class Trainer:
         if loss_config.sampled_subject_share == 1:
             self._update(batches, step, len(batch_numbers))
             return
-        # All batches are loaded first: the step draws one sample of the class centres, with the subjects of every batch.
+        # All batches are loaded first: the step draws one sample of the class centres, with the subjects of all its batches.
         loaded = list(batches)
         subjects = torch.cat([batch.targets["identity"] for batch in loaded])
         identity_losses, share = state.losses.identity_losses, loss_config.sampled_subject_share
@@ -181,7 +181,7 @@ class Trainer:
             self._update(loaded, step, len(batch_numbers))
 
     def _update(self, batches: Iterable[Batch], step: int, batches_in_step: int) -> None:
-        """Compute the mean gradient of the batches of `step` and update everything that is trained, and the meters."""
+        """Compute the mean gradient of the batches of `step` and update everything that is trained, and `state.meter`."""
         state = self.state
         losses: list[LossOutput] = []
         sessions = 0
@@ -328,7 +328,7 @@ class Trainer:
 
 def step_seed(seed: int, step: int, process: int) -> int:
     """Seed for a `step`, different for each `process`: a rank, or MAX_PROCESSES for a seed that all processes share."""
-    return int(np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return combined_seed(seed, step, process)
 
 
 def epoch_line(epoch: int, epochs: int, train_metrics: dict[str, float], validation: Metrics, selection: BestTracker) -> str:

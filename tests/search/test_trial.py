@@ -206,4 +206,4 @@ def test_a_worker_waits_for_a_trial_that_another_one_acquired_first(
         return Acquisition(None, read_slots(study, max_trials), missed)
 
     monkeypatch.setattr("fr_ps.search.worker.acquire", acquire_none)
-    assert _run_next_trial(context, start_new=False) == (False, bool(missed))
+    assert _run_next_trial(context, start_new=False) == ("others running" if missed else "none left")

@@ -148,12 +148,20 @@ def test_a_signal_during_a_read_of_the_database_is_forwarded_as_it_is(pool):
     assert pool.events == ["started", "SIGINT"]
 
 
-def test_the_third_signal_kills_a_worker(pool):
+@pytest.mark.parametrize(
+    ("number", "second"), [(signal.SIGINT, "workers stop at once"), (signal.SIGTERM, "workers finish their step")]
+)
+def test_the_third_signal_kills_a_worker(pool, capfd, number, second):
+    """Only a second SIGINT stops a training at once (`GracefulStop`)."""
     for events in (1, 2, 3):
-        pool.signal_after(events)
-    with pytest.raises(KeyboardInterrupt):
+        pool.signal_after(events, number)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
         pool.run(stubborn=True)
-    assert pool.events == ["started", "SIGINT", "SIGINT"]
+    name = signal.Signals(number).name
+    assert pool.events == ["started", name, name]
+    actions = [line.partition(": stopping; ")[2] for line in capfd.readouterr().err.splitlines() if ": stopping; " in line]
+    for action, expected in zip(actions, ("workers finish their step", second, "workers are killed"), strict=True):
+        assert action.startswith(expected)
 
 
 def test_a_signal_during_a_restart_reaches_the_new_worker(pool, monkeypatch):
