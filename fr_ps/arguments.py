@@ -161,7 +161,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     except _ParseError as error:
         raise InputError(_translate_error(str(error), command, trees, _accepted_flags(parser, command))) from None
     if config_files:
-        arguments[".".join([*words, "config"])] = config_files  # unknown to jsonargparse, which got JSON text
+        arguments[".".join([*words, "config"])] = config_files  # jsonargparse got their settings, not their names
     return arguments
 
 
@@ -182,7 +182,8 @@ def _normalize_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             continue
         flag = "--" + flag[2:].replace("-", "_")
         is_text = flag.startswith("--data.") and flag.split(".")[1] in _TEXT_SETTINGS  # also a flag such as --data.only.COLUMN
-        if not is_text and flag not in ("--config", "--space", *_LIST_FLAGS):  # this flag is passed on as it is
+        takes_value_here = is_text or flag in ("--config", "--space", *_LIST_FLAGS)
+        if not takes_value_here:
             tokens.append(f"{flag}{equals}{value}")
             continue
         if not equals:

@@ -40,9 +40,9 @@ _MAX_SHOWN, _MAX_PATH = 200, 4096
 def run_main(main: Callable[[], object], user_texts: Sequence[str] = ()) -> int:
     """Call `main`; returns the exit code: 0, 2 (bad input), 130 (SIGINT).
 
-    From this call on, standard output and standard error are redacted, including tracebacks and log messages of libraries,
-    except inside `unredacted_output`. An OSError counts as bad input if it concerns a path that the user named, or if its
-    cause is the environment, as a full disk.
+    From this call on, standard output and standard error are redacted (secrets in URLs are masked, see `fr_ps.redaction`),
+    including tracebacks and log messages of libraries, except inside `unredacted_output`. An OSError counts as bad input if it
+    concerns a path that the user named, or if its cause is the environment, as a full disk.
 
     Args:
         main: function to run.

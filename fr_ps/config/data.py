@@ -22,7 +22,8 @@ class DataConfig:
         only: column of labels.csv to its allowed values, as {Quality: [ok]}; values are text, as in the table.
         limits: column of labels.csv to its largest allowed number, as {quality_residual: 0.15}.
         subsample_sessions: largest number of sessions per subject, drawn with split_seed; 0: all.
-        subsample_share: share of the sessions that only, limits and subsample_sessions leave, drawn with split_seed; 1: all.
+        subsample_share: share of the sessions that remain after data.only, data.limits and data.subsample_sessions, drawn with
+            split_seed; 1: all.
         protocol: subject_disjoint: test subjects are not in training; session_disjoint: test sessions of training subjects.
         val_people: share (below 1) or number of validation subjects; with session_disjoint, of each subject's sessions.
             0: no validation; the training runs all epochs, and the last checkpoint counts as the best.

@@ -40,11 +40,11 @@ class Augmentation:
 
     Attributes:
         similarity: the transforms.
-        noise_rectangle: (B, 4) for each session, the rectangle in which its maps get noise (`_draw_rectangles`); None: no noise.
+        noise_rectangle: (B, 4): for each session, the rectangle in which its maps get noise (`_draw_rectangles`); None: no noise.
         noise_strength: (B, M) standard deviation of the noise as a share of the map's root mean square.
         noise_start: (B, M) in [0, 1]: where the noise of a map starts in the fixed noise table (`_noise_table`); 0 is its
             beginning, 1 the last possible start.
-        erased_rectangle: (B, 4) for each session, the rectangle in which its maps are erased, of size 0 for a session without
+        erased_rectangle: (B, 4): for each session, the rectangle in which its maps are erased, of size 0 for a session without
             one; None: no session has one.
     """
 

@@ -124,7 +124,7 @@ def _check_disjoint(labels: Labels, split: Split, path: str) -> None:
 
 
 def _add_gallery(labels: Labels, split: Split, config: DataConfig) -> Split:
-    """Moves `config.gallery` sessions of each test subject with more sessions than that to the gallery."""
+    """Moves to the gallery `config.gallery` sessions of each test subject that has more than `config.gallery`."""
     order = labels.sorted_rows()
     order = order[np.isin(order, split.test)]
     subject_of, combined = labels.subject_of[order], combined_labels(labels.codes[order])

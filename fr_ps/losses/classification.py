@@ -83,7 +83,10 @@ def gamma_from_counts(counts: Tensor) -> Tensor:
 
 
 def soft_person_weights(sessions: Tensor) -> Tensor:
-    """sqrt(min count / count) of (subjects,) session counts, each at least 1: 1 for the subject with the fewest sessions."""
+    """Weights sqrt(min count / count), from (subjects,) session counts of 1 or more.
+
+    The subject with the fewest sessions has weight 1.
+    """
     return (sessions.min() / sessions).sqrt()
 
 

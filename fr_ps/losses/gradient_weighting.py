@@ -20,10 +20,10 @@ class GradientWeighting(Weighting):
     computes w_i from the Gramian of the g_i. `backward` of the total passes d = sum_i w_i g_i, plus the adversarial part, to the
     maps. The guarantees of the method hold if the maps move by a small step along -d; the backbone can only approximate that.
 
-    Adversarial part: the gradient of the adversarial losses, projected onto the directions in which no task loss rises, times
-    min(1, |d| / |sum_i g_i|). So every task loss falls at least as much as along d alone. Without the factor the adversaries
-    would dominate where d is short: MGDA's d can be far shorter than every gradient (0 for opposite ones), Aligned-MTL's as short
-    as the smallest principal component.
+    Adversarial part: the gradient of the adversarial losses, projected onto the vectors v for which a step along -v raises no
+    task loss, times min(1, |d| / |sum_i g_i|). So every task loss falls at least as much as in a step along -d alone. Without the
+    factor the adversaries would dominate where d is short: MGDA's d can be far shorter than every gradient (0 for opposite ones),
+    Aligned-MTL's as short as the smallest principal component.
 
     The gradients are in float32: if |d| is below about 1e-4 of the longest gradient, d is partly rounding noise.
 
@@ -112,7 +112,7 @@ def gradient_method(name: str, cagrad_c: float) -> WeightingMethod:
     fixed weights: if the gradients are equally long and orthogonal, each weight is 1 (CAGrad: 1 + c). The weights are not scaled
     to a common sum: each method determines the length of its direction.
 
-    For two tasks or more the method finds a direction d in which, to first order,
+    For two tasks or more the method finds a vector d. For a small step along -d, to first order,
 
     - upgrad (Quinton, Rey, arXiv:2406.16232): no loss rises; d is the sum of the projections of the gradients onto
       the cone of such directions.
@@ -154,9 +154,9 @@ def _scale_to_sum(method: WeightingMethod) -> WeightingMethod:
 def _add_adversarial(weights: Tensor, gramian: Tensor) -> Tensor:
     """(tasks + 1,) coefficients of the gradients (the tasks', then the adversaries'), from the (tasks,) weights.
 
-    `gramian` is (tasks + 1, tasks + 1), with the gradient of the adversaries last.
-    The adversarial gradient a is projected onto the directions in which no task loss rises. The projection is a + sum_j y_j g_j,
-    with y from `projection_weights`; it is multiplied by `_length_ratio`.
+    `gramian` is (tasks + 1, tasks + 1), with the gradient of the adversaries last. The adversarial gradient a is projected onto
+    the vectors v for which a step along -v raises no task loss. The projection is a + sum_j y_j g_j, with y from
+    `projection_weights`; it is multiplied by `_length_ratio`.
     """
     added, nonzero = torch.zeros_like(weights), gramian.diagonal() > 0
     nonzero_tasks, nonzero_adversary = nonzero[:-1], nonzero[-1]

@@ -31,9 +31,9 @@ class Features(NamedTuple):
 class Branch(nn.Module):
     """Computes an embedding for identity and for every attribute from the maps of one modality, or of several as channels.
 
-    The attributes' separation modules form a chain. Each splits its input into the input of its attribute's embedding and a
-    rest, which is the input of the next module. The last rest is the input of the identity embedding. Behind a gradient
-    reversal, an adversarial discriminator of each attribute reads the rest of its own module or the last rest
+    The attributes' separation modules form a chain. Each splits the feature map that it gets into two. One goes to its
+    attribute's embedding; the other, the rest, goes to the next module. The last rest goes to the identity embedding. Behind a
+    gradient reversal, an adversarial discriminator of each attribute reads the rest of its own module or the last rest
     (`adversary_input`). Without separation all embeddings share one input, and there are no discriminators: one feature map
     cannot both carry an attribute for one task and lack it for another.
 

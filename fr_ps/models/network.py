@@ -72,7 +72,8 @@ class FaceNetwork(nn.Module):
     Args:
         branches: modality to the branch that reads it; `joint` to the branch that reads all.
         fusion: name of the fusion of their embeddings.
-        channels: width of the fused embeddings where the fusion does not fix it.
+        channels: width of the fused embeddings where the fusion does not fix it; for an attribute, at most its widest branch
+            embedding.
         classes: attribute to its number of classes.
         flip_average: whether the outputs in evaluation mode are means over the maps and their mirror images.
         linear_share: share of the linear embedding (`LinearEmbedding`: a fitted projection of the maps) in the cosine
@@ -159,12 +160,12 @@ class FaceNetwork(nn.Module):
             logits = [of_branch.adversarial[task] for of_branch in features.values() if task in of_branch.adversarial]
             adversarial[task] = torch.stack(logits).mean(dim=0)
         shared = {name: of_branch.shared for name, of_branch in features.items()}
-        own = {
+        branch_embeddings = {
             name: self._scaled(name, of_branch.embeddings[IDENTITY])
             for name, of_branch in features.items()
             if name in self.unfrozen_branch_widths
         }
-        return outputs._replace(adversarial=adversarial, shared=shared, branch_embeddings=own)
+        return outputs._replace(adversarial=adversarial, shared=shared, branch_embeddings=branch_embeddings)
 
     def encode(self, maps: Mapping[str, Tensor], present: Tensor | None = None) -> dict[str, Features]:
         """Branch to its features, for the modalities in `maps`; `present` as in `forward`.

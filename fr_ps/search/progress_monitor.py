@@ -14,7 +14,7 @@ from fr_ps.search.trial_queue import EPOCHS, REASON, read_slots
 from fr_ps.tracking.run import Run
 
 _INDENT = " " * 11
-"""Before the settings of a trial, which begin below its state in the line above."""
+"""Indent of the line with a trial's settings: they begin below the trial's state in the line above."""
 
 
 class ProgressMonitor:

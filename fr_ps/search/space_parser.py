@@ -30,7 +30,7 @@ def parse_space(raw: Mapping[str, Any], base: Config) -> Space:
             high, a condition on a setting outside the space.
     """
     dimensions = {name: _parse_dimension(name, given, base) for name, given in raw.items()}
-    parents_first(dimensions)  # raises for unknown parents, which the next line looks up
+    parents_first(dimensions)  # raises for an unknown parent, which would be a KeyError below
     dimensions = {
         name: replace(one, when={parent: _match_parent_types(values, dimensions[parent]) for parent, values in one.when.items()})
         for name, one in dimensions.items()

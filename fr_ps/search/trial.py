@@ -164,7 +164,7 @@ def _train_in_run(context: WorkerContext, trial: optuna.Trial, params: dict[str,
         # `fr_ps.kind` is set after the training, because `fit` sets it to `train`.
         run.set_tags(tags | {"fr_ps.kind": "trial", "mlflow.note.content": note})
         if result.values:
-            # The names are those in the study's run and in other trainings, so that one column of MLflow's table sorts all runs.
+            # The study's run and other trainings use the names `best/...` too, so one column of MLflow's table sorts all runs.
             best = {f"best/{name}": value for name, value in zip(context.spec.objectives, result.values)}
             run.log_final_metrics(best, result.epochs)
         if result.outcome == "pruned":
@@ -238,8 +238,8 @@ class _EpochReporter:
     """Reports each epoch's validation to the study, and prunes.
 
     Attributes:
-        reported_metric: name of the objective whose values the pruner compares. None, so that no trial is pruned, if the study
-            has several objectives or its only one is a cost.
+        reported_metric: name of the objective whose values the pruner compares. None if the study has several objectives, or only
+            a cost: then no trial is pruned.
         epoch: last trained epoch, counting those trained before a resume; 0 if there is none.
     """
 

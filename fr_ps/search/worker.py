@@ -63,7 +63,9 @@ def _run_job() -> None:
 
 
 def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path = RUNS_FOLDER) -> None:
-    """Run trials until none is left, or the hours or epochs of the budget are used up.
+    """Run trials until none is left.
+
+    Once the hours or epochs of the budget are used up, no new trial starts; those that were started before are still resumed.
 
     Args:
         spec: of the study.

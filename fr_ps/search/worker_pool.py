@@ -67,8 +67,8 @@ class WorkerProcess:
 def run_workers(jobs: Mapping[Path, Job], poll_finished: Callable[[], int], limit: int = 0) -> None:
     """Run a worker process for each job, restart those that crash, and wait until all have ended.
 
-    Signals are forwarded to the workers. At the first SIGINT or SIGTERM they finish their step and write a checkpoint; at a
-    second SIGINT they stop at once; at a third one they are killed.
+    Signals are forwarded to the workers. At the first SIGINT or SIGTERM they finish their step and write a checkpoint. If
+    the second signal is SIGINT, they stop at once. At the third signal of either kind they are killed.
 
     Args:
         jobs: mapping from log file to job.

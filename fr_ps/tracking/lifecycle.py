@@ -94,12 +94,12 @@ def resume_run(
         InputError: another process holds the lock of the run, or its folder cannot be read or written.
     """
     info = read_run_info(folder)
-    started_by_mlflow = os.environ.pop("MLFLOW_RUN_ID", None)
+    id_from_mlflow_run = os.environ.pop("MLFLOW_RUN_ID", None)
     given = redacted_uri(os.environ.get("MLFLOW_TRACKING_URI", ""))
     if given and not uses_current_store(info):
         echo(f"tracking: run {info.id} stays in {display_uri(info)}; MLFLOW_TRACKING_URI names {given}")
     with run_lock(folder):
-        placeholder = started_by_mlflow if started_by_mlflow != info.mlflow_id else None
+        placeholder = id_from_mlflow_run if id_from_mlflow_run != info.mlflow_id else None
         yield from _track(folder, info, echo, timeout, system_metrics, interrupt_ends_wait, placeholder)
 
 
@@ -125,7 +125,7 @@ def create_parent_run(name: str, runs: Path) -> tuple[RunInfo, ParentRun]:
 
 
 def refresh_parent(parent: ParentRun, folder: Path) -> ParentRun:
-    """`parent` with the MLflow id in its run folder `folder`, which `fr-ps sync --store` may have changed.
+    """`parent` with its current MLflow id, read from `run.json` in `folder`: `fr-ps sync --store` may have changed the id.
 
     Raises:
         InputError: `run.json` is damaged, or MLflow does not answer.

@@ -26,8 +26,8 @@ class NonFiniteGuard:
     Everything stays on the device. In a skipped step, a flag makes the fused optimizer update nothing, and the buffers that the
     forward pass changed (statistics of batch norm, AdaFace and task weightings) are restored from a copy. Except on MPS, nothing
     waits for the device until a counter is read. A skipped step leaves parameters, moments of the optimizer and buffers as they
-    were. It still advances the random generators and the count of
-    sessions seen, and updates the moving average of the weights and the loss scale of float16.
+    were. It still advances the random generators and the count of sessions seen, and updates the moving average of the weights
+    and the loss scale of float16.
 
     Args:
         modules: the modules whose buffers a skipped step restores, on the device of the training.

@@ -22,8 +22,8 @@ def build_optimizer(
     """The optimizer of the trainable parameters of `modules` and of the parameters of `weighting`, which weights the task losses.
 
     Each parameter group has an `lr_scale`, by which the trainer multiplies the learning rate: `weighting_lr_scale` for the
-    parameters of `weighting`, else 1. Weight decay applies neither to the parameters that `no_decay`
-    returns nor to those of `weighting`.
+    parameters of `weighting`, else 1. Weight decay applies neither to the parameters that `no_decay` returns nor to
+    those of `weighting`.
     """
     decayed: list[nn.Parameter] = []
     not_decayed: list[nn.Parameter] = []

@@ -38,7 +38,7 @@ class PreparedTraining:
     """A training before its first step.
 
     Attributes:
-        setup: what is trained on which data; its provenance lacks the id of the run.
+        setup: what is trained on which data; `setup.info.provenance` has no run id yet, `fit` adds it.
         loader: loader of the training batches.
         network: the network with its initial weights, on the CPU.
         device: device of the training.

@@ -84,26 +84,27 @@ def _rows_only(loss: MarginLoss, optimizer: torch.optim.Optimizer, sampled: Tens
     """Within the context, the weight of `loss` and its state in the optimizer have only the rows of the `sampled` subjects."""
     weight = loss.weight
     rows = sampled if loss.part is None else sampled - loss.part.start
-    centres = weight.data
-    moments = {name: value for name, value in optimizer.state.get(weight, {}).items() if _has_rows(value)}
+    all_centres = weight.data
+    all_moments = {name: value for name, value in optimizer.state.get(weight, {}).items() if _has_rows(value)}
     # `.data`, because the optimizer refers to this very parameter.
-    weight.data, loss.sampled = centres[rows], sampled
-    for name, value in moments.items():
+    weight.data, loss.sampled = all_centres[rows], sampled
+    for name, value in all_moments.items():
         optimizer.state[weight][name] = value[rows]
     try:
         yield
-        centres.index_copy_(0, rows, weight.data)
+        # Reached without an error only: the updated rows are written back.
+        all_centres.index_copy_(0, rows, weight.data)
         for name, value in optimizer.state.get(weight, {}).items():
             if not _has_rows(value):
                 continue
-            if name not in moments:  # AdamW creates its moments, of zeros, in the first step
-                moments[name] = torch.zeros_like(centres)
-            moments[name].index_copy_(0, rows, value)
+            if name not in all_moments:  # AdamW creates its moments, of zeros, in the first step
+                all_moments[name] = torch.zeros_like(all_centres)
+            all_moments[name].index_copy_(0, rows, value)
     finally:
-        weight.data, loss.sampled = centres, None
+        weight.data, loss.sampled = all_centres, None
         weight.grad = None  # it has only the sampled rows
-        if moments:
-            optimizer.state[weight].update(moments)
+        if all_moments:
+            optimizer.state[weight].update(all_moments)
 
 
 def _has_rows(value: object) -> bool:

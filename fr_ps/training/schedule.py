@@ -10,8 +10,7 @@ from fr_ps.config.checks import check_setting
 def build_schedule(config: ScheduleConfig, *, lr: float, epochs: int, steps_per_epoch: int) -> Callable[[int], float]:
     """A function from the optimizer step, counted from 0, to its learning rate.
 
-    The last step of the linear warm-up has the peak rate `lr`. The first step after it, where the curve `config.name` begins, has
-    it too.
+    The last step of the linear warm-up and the first step of the curve `config.name` after it both have the peak rate `lr`.
 
     Args:
         config: the schedule.

@@ -57,7 +57,7 @@ def build_setup(
         dataset, split.train, config.batch, config.augment, config.train.seed, device, modality_dropout=config.fusion.dropout
     )
     classes = dataset.labels.classes
-    trained = loader.class_counts_of_trained_attributes({task: len(names) for task, names in classes.items()})
+    class_counts = loader.class_counts_of_trained_attributes({task: len(names) for task, names in classes.items()})
     versions = dict(code_versions())
     commit = versions.pop("commit")
     info = ModelInfo(
@@ -65,7 +65,7 @@ def build_setup(
         fusion=config.fusion.name,
         size=dataset.store.map_size,
         classes=classes,
-        trained=tuple(trained),
+        trained=tuple(class_counts),
         provenance={"data_digest": dataset.store.digest, "git_commit": commit} | versions,
         joint=config.joint,
         preparation=find_preparation(dataset.root, str(dataset.labels.ids[0]), str(dataset.labels.sessions[0])),

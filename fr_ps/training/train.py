@@ -173,6 +173,7 @@ def build_train_state(setup: TrainingSetup, loader: BatchLoader, network: FaceNe
     optimizer = build_optimizer(config.optim, [network, *losses.identity_losses], losses.weighting)
     guard = NonFiniteGuard([network, losses], max_consecutive=config.train.bad_steps)
     precision = pick_precision(config.train.precision, device)
-    # Below torch's default of 65536: a step whose scaled gradients overflow is skipped, and counts towards train.bad_steps.
+    # `init_scale` is below torch's default of 65536, because each step whose scaled gradients overflow is skipped and counts
+    # towards train.bad_steps.
     scaler = torch.amp.GradScaler(device.type, init_scale=1024.0, enabled=precision == torch.float16)
     return TrainState(network, losses, optimizer, ModelEma(network, config.train.ema), guard, trackers, scaler)

@@ -148,10 +148,11 @@ class Trainer:
         """One optimizer step on the mean gradient of some batches (gradient accumulation).
 
         A step with a non-finite loss or gradient is skipped: it changes neither weights, nor buffers, nor the means in
-        `state.meter`. `NonFiniteGuard` names what it changes all the same.
+        `state.meter`. The docstring of `NonFiniteGuard` lists what a skipped step still changes.
 
-        Nothing waits for the device, so the CPU prepares the next steps while the device computes. Three exceptions wait: MPS
-        (see `NonFiniteGuard`), `GradientWeighting`, and `sampled_centres` if the class centres are sharded among the processes.
+        Nothing waits for the device, so the CPU prepares the next steps while the device computes. This does not hold on MPS (see
+        `NonFiniteGuard`), with `GradientWeighting`, and with `sampled_centres` if the class centres are sharded among the
+        processes.
 
         Args:
             stream: the next batches of the epoch, from `BatchLoader.stream`.
