@@ -23,7 +23,10 @@ _LIST_FLAGS = ("--data.modalities", "--model.order", "--train.watch")
 
 
 def _groups(config: type) -> dict[str, list[str]]:
-    """Mapping from group to the names of its settings. The default factory of a group is the class of the group."""
+    """Mapping from group to the names of its settings.
+
+    A group is a field of `config` whose default factory is a config class, such as `OptimConfig`.
+    """
     return {
         field.name: [inner.name for inner in fields(field.default_factory)]  # type: ignore[arg-type]
         for field in fields(config)
@@ -182,8 +185,8 @@ def _normalize_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             continue
         flag = "--" + flag[2:].replace("-", "_")
         is_text = flag.startswith("--data.") and flag.split(".")[1] in _TEXT_SETTINGS  # also a flag such as --data.only.COLUMN
-        takes_value_here = is_text or flag in ("--config", "--space", *_LIST_FLAGS)
-        if not takes_value_here:
+        rewrites_value = is_text or flag in ("--config", "--space", *_LIST_FLAGS)
+        if not rewrites_value:
             tokens.append(f"{flag}{equals}{value}")
             continue
         if not equals:
@@ -269,7 +272,9 @@ def _select_settings(settings: dict[str, Any], command: str, file: str) -> dict[
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """Read the settings in a YAML file and check their nesting.
+    """Read the settings in a YAML file.
+
+    A group that is not a mapping is an error. So are removed settings, and flags that are not settings, such as `resume`.
 
     jsonargparse then checks names and types, and the config classes check the values.
     """

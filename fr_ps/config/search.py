@@ -75,7 +75,7 @@ class PrunerConfig:
             hyperband, successive_halving: the best 1 / r of the trials continue, for r times as many epochs, where r is
             `reduction`; wilcoxon: prune a trial whose epochs are significantly worse than those of the best one (signed-rank
             test, p < 0.1).
-        startup: complete trials before median starts to prune.
+        startup: number of complete trials before median starts to prune.
         epochs: epochs of a trial before it may be pruned.
         reduction: reduction factor of hyperband and successive_halving.
     """

@@ -77,7 +77,7 @@ class PackReader:
 
     def _prefetch(self, rows: np.ndarray) -> None:
         """Ask the system to load these rows from disk in advance. Otherwise the system's read-ahead at each page fault loads far
-        more than one map."""
+        more than one map, most of which the batch does not use."""
         if not hasattr(mmap, "MADV_WILLNEED"):  # Windows
             return
         mapped, size = self.maps.base, self.maps[0].nbytes

@@ -48,7 +48,7 @@ def class_batches(
 ) -> list[np.ndarray]:
     """Class-balanced batches of one epoch. A batch has P slots, each with K rows of one subject. The classes get slots in turn.
 
-    In each batch, the numbers of slots of two classes differ by at most one, whatever the class frequencies. Within a class,
+    In each batch, the numbers of slots of any two classes differ by at most one, whatever the class frequencies. Within a class,
     subjects are sampled round-robin as in `pk_batches`, and a slot contains K sessions of one subject, all of that class. A
     subject with sessions of several classes takes part in each of them. A class with fewer subjects than slots in a batch
     repeats some of them.

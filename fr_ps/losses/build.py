@@ -137,9 +137,9 @@ def _own_part(config: LossConfig, num_subjects: int) -> range | None:
         return None
     if num_subjects < world_size():
         raise InputError(
-            f"loss.sampled_subject_share is {config.sampled_subject_share:g}, so that each of the {world_size()} processes "
-            f"holds the centres of one or more subjects, but there are only {num_subjects} training subjects; set it to 1, or "
-            "start fewer processes"
+            f"with loss.sampled_subject_share below 1 (it is {config.sampled_subject_share:g}), each of the {world_size()} "
+            f"processes needs the centres of at least one subject, but there are only {num_subjects} training subjects; set "
+            "loss.sampled_subject_share to 1, or start fewer processes"
         )
     return own_part(num_subjects)
 

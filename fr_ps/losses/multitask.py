@@ -22,9 +22,10 @@ class LossOutput(NamedTuple):
     Attributes:
         total: the weighted sum of the losses, from the task weighting; `backward` is called on it.
         tasks: task to its loss before weighting.
-        diagnostics: without gradient. `norm/mean`, `norm/clamped`, and `loss/contrastive` if that loss is used, are of the fused
-            identity embedding. `norm/penalty`: the part of the identity loss that depends on the norms only
-            (`MarginLoss.penalty`), averaged over the losses of the fused embedding and of the branches.
+        diagnostics: without gradient. Of the fused identity embedding: `norm/mean`, the mean norm; `norm/clamped`, the share of
+            norms for which `MarginLoss.saturated` is true; `loss/contrastive`, if used. `norm/penalty`: the part of the identity
+            loss that depends on the norms only (`MarginLoss.penalty`), averaged over the losses of the fused embedding and of
+            the branches.
     """
 
     total: Tensor
@@ -48,8 +49,8 @@ class MultiTaskLoss(nn.Module):
         attributes: attribute to its loss, a module (logits, classes) -> scalar. It is called again on the logits of the
             adversary, for the adversarial loss. An attribute that is missing here is not trained.
         weighting: task losses to the total.
-        branches: branch to the identity loss of its own embedding; the loss of the task `identity` is the mean
-            of these losses and of that of the fused embedding.
+        branches: branch to the identity loss of its own embedding; the loss of the task `identity` is the mean over the fused
+            embedding and all these branches, each with the same weight.
         contrastive: weight of the supervised contrastive loss in the identity loss.
         temperature: of the contrastive loss.
     """

@@ -44,7 +44,7 @@ class Branch(nn.Module):
         classes: attribute to its number of classes.
         order: of the attributes in the separation.
         fsm: whether there is feature separation.
-        reduction: of the feature separation modules.
+        reduction: ratio of the pooled values to the bottleneck in each separation module (`FeatureSeparation`).
         adversary_input: feature map that the discriminator of an attribute reads. rest: what the separation of this attribute
             leaves; identity: what the last separation leaves; off: there are no discriminators.
         attribute_channels: width of each attribute's embedding; 0: `channels`, that of the shared feature map.

@@ -20,8 +20,8 @@ def normalise_maps(maps: Tensor, modality: str, albedo_normalization: str = "mea
     """(B, C, H, W) maps scaled to values of the order of 1; part of the network, so that no caller can omit it.
 
     Albedo is known only up to the intensity of the lights, so each map is divided by its own mean, and 1 is subtracted. With
-    `albedo_normalization` "log", the median of y = log(map + a tenth of the map's mean) is subtracted from y; the difference is
-    divided by its mean absolute value and clamped to -4 to 4.
+    `albedo_normalization` "log", let y = log(map / mean + 0.1). The median of y is subtracted from y; the difference is divided
+    by its mean absolute value and clamped to -4 to 4.
 
     Depth, in pixels, is divided by an eighth of the map's side, which makes it independent of the resolution. Normals stay as
     they are.
@@ -66,9 +66,10 @@ def _log_albedo(maps: Tensor) -> Tensor:
 class FeatureSeparation(nn.Module):
     """Splits a feature map for one task: x -> (x_task, x_rest) with x_task + x_rest = x.
 
-    x_task = (x * channel + x * spatial) / 2. For the channel scale (B, C, 1, 1), x is pooled by average and by maximum, each in
-    pyramids of 1, 2 and 3 bins a side; both are added and pass through a bottleneck of 14 C / reduction values. For the spatial
-    scale (B, 1, h, w), the maximum and the mean over channels pass through a 7 x 7 convolution.
+    x_task = (x * channel + x * spatial) / 2. For the channel scale (B, C, 1, 1), x is pooled by average and by maximum in a
+    pyramid of 1 x 1, 2 x 2 and 3 x 3 bins (14 bins a channel). The two results are added; the 14 C sums pass through a bottleneck
+    of 14 C / reduction values. For the spatial scale (B, 1, h, w), the maximum and the mean over channels pass through a 7 x 7
+    convolution.
 
     This is the attention-based feature decomposition of MTLFace (Huang, Zhang, Shan, "When Age-Invariant Face Recognition Meets
     Face Age Synthesis: A Multi-Task Learning Framework", CVPR 2021, arXiv:2103.01520), as in its code, except that the layers of

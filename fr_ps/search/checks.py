@@ -92,7 +92,7 @@ def _reachable_configs(
 
 
 def _candidate_values(dimension: Dimension, base: Config) -> list[Value]:
-    """Values of the dimension with which a condition is checked.
+    """The values of `dimension` to try when checking whether the `Condition` of another setting holds.
 
     - Of choices: all.
     - Of a range of whole numbers, or with a step: both ends.

@@ -104,13 +104,14 @@ class Storage:
 def with_database_retries(call: Callable[[], Result]) -> Result:
     """Result of `call`; retried for ten minutes while the database is unreachable.
 
-    Signals are deferred until `call` returns, because an exception in the middle of a read would leave SQLite locked. Their
-    handlers run afterwards:
+    Signals are deferred until `call` returns, because an exception in the middle of a read would leave SQLite locked. If signals
+    came, their handlers run afterwards:
 
     - If a handler raises, its exception replaces the result or the error of `call`.
-    - If signals came, but no handler raised: the result of `call` is returned; if `call` failed, KeyboardInterrupt or SystemExit
-      is raised instead of a retry. Two handlers do not raise: that of `run_workers`, and that of `GracefulStop` at the first
-      signal.
+    - If no handler raises and `call` succeeded, its result is returned.
+    - If no handler raises and `call` failed, KeyboardInterrupt or SystemExit is raised instead of a retry.
+
+    Handlers that do not raise: that of `run_workers`, and that of `GracefulStop` at the first signal.
 
     Raises:
         DatabaseUnreachableError: the database was unreachable for ten minutes.

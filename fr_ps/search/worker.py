@@ -93,7 +93,7 @@ def run_worker(spec: StudySpec, parent: ParentRun, started_at: float, runs: Path
 
 
 def _run_next_trial(context: WorkerContext, start_new: bool) -> Literal["ran", "others running", "none left"]:
-    """Acquire a trial and run it, if there is one; else whether other workers run trials."""
+    """Acquire a trial and run it. If there is none, return whether other workers still run trials."""
     storage, study = context.storage, context.study
     # A list and not a return value: `with_database_retries` may raise a deferred signal after `acquire` has succeeded, and the
     # number of the trial would be lost.

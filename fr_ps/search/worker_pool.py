@@ -81,7 +81,7 @@ def run_workers(jobs: Mapping[Path, Job], poll_finished: Callable[[], int], limi
         KeyboardInterrupt, SystemExit: on a signal, after all workers have ended.
     """
     workers, waiting, finished = list[WorkerProcess](), list(jobs.items()), poll_finished()
-    # The handlers are set first: a shell's background process ignores SIGINT, and the workers would inherit that.
+    # Set before a worker starts: it inherits an ignored SIGINT, as of a shell's background job, but not a handler.
     with _forward_signals(workers) as signals:
         while workers or waiting:
             while waiting and not signals and (not limit or len(workers) < limit):

@@ -151,7 +151,7 @@ def _parent_run_required(store: str, remedy: str) -> Iterator[None]:
 
 
 def restore_run_folder(info: RunInfo, runs: Path) -> Path:
-    """The folder under `runs` of a parent run; created again if it is missing.
+    """The folder of a parent run, in `runs`; created again if it is missing.
 
     Raises:
         InputError: the folder cannot be written.

@@ -131,7 +131,7 @@ def run_folders(runs: Path) -> list[Path]:
 
 
 def find_run(run: str, runs: Path) -> Path | None:
-    """The folder under `runs` of the run with this id, ours or MLflow's; None without such a run."""
+    """The folder of the run with this id, ours or MLflow's, in `runs`; None without such a run."""
     if not run:
         return None
     if "/" not in run and is_file(runs / run / RUN_INFO_FILE):

@@ -30,7 +30,7 @@ class Batch(NamedTuple):
         maps: modality to (B, C, H, W).
         targets: task to the (B,) classes; -1 for a missing label.
         present: (B, modalities) bool, which maps of a session reach the fusion and the joint branch, in the order of
-            `data.modalities`; one or more per session. The branch of a modality reads all maps of that modality.
+            `data.modalities`; one or more per session. The branch of a modality reads its map even where False.
         labelled: task to the positions, within the batch, of the sessions that have a label; a task without such sessions is left
             out. Computed on the CPU, because `nonzero` on a GPU makes the CPU wait until the size of its result is known.
     """

@@ -92,7 +92,7 @@ def _rows_only(loss: MarginLoss, optimizer: torch.optim.Optimizer, sampled: Tens
         optimizer.state[weight][name] = value[rows]
     try:
         yield
-        # Reached without an error only: the updated rows are written back.
+        # Only if the block raised no error: write the updated rows back.
         all_centres.index_copy_(0, rows, weight.data)
         for name, value in optimizer.state.get(weight, {}).items():
             if not _has_rows(value):

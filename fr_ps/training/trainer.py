@@ -173,7 +173,8 @@ class Trainer:
         if loss_config.sampled_subject_share == 1:
             self._update(batches, step, len(batch_numbers))
             return
-        # All batches are loaded first: the step draws one sample of the class centres, with the subjects of all its batches.
+        # All batches are loaded first, because the step draws one sample of the class centres, which must contain the subjects of
+        # all its batches.
         loaded = list(batches)
         subjects = torch.cat([batch.targets["identity"] for batch in loaded])
         identity_losses, share = state.losses.identity_losses, loss_config.sampled_subject_share
@@ -188,7 +189,7 @@ class Trainer:
         sessions = 0
         for batch in batches:
             losses.append(self.forward_backward(batch, is_first=not losses, batches_in_step=batches_in_step))
-            sessions += len(next(iter(batch.targets.values())))
+            sessions += len(batch.targets["identity"])  # of all processes
         # The network ran on this process's own sessions only, so its gradients are summed over the processes. Each process
         # computed the losses on the outputs of all sessions, so the gradients of the losses' own parameters differ by rounding
         # only. They are averaged, so that these parameters stay identical in all processes. Sharded centres need neither: each
@@ -222,8 +223,8 @@ class Trainer:
         outputs = self._forward(batch)
         loss: LossOutput = self.state.losses(outputs, batch.targets, batch.labelled)
         if is_first:
-            # The old gradients are cleared only now. If they were cleared before the forward pass, its activations would take
-            # their memory, and backward would have to allocate new memory for the gradients. Now backward reuses that memory.
+            # The old gradients are cleared only now. Before the forward pass, the activations would take the memory of the
+            # gradients, and backward would have to allocate new memory. Now backward reuses that memory.
             self.state.optimizer.zero_grad(set_to_none=True)
         self.state.scaler.scale(loss.total / batches_in_step).backward()
         return loss.detach()

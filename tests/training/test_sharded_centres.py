@@ -69,6 +69,6 @@ def test_a_resumed_training_has_the_saved_state(written: Path) -> None:
 
 def test_fewer_subjects_than_processes_are_an_error(monkeypatch: pytest.MonkeyPatch, rejected: AssertRejected) -> None:
     monkeypatch.setattr(build, "world_size", lambda: 4)
-    with rejected("loss.sampled_subject_share is 0.5", "each of the 4 processes", "only 3 training subjects", "set it to 1"):
+    with rejected("loss.sampled_subject_share below 1 (it is 0.5)", "each of the 4 processes", "only 3 training subjects"):
         build_losses(LossConfig(sampled_subject_share=0.5), 8, torch.ones(3), {}, [])
     assert not build_losses(LossConfig(), 8, torch.ones(3), {}, []).sharded
