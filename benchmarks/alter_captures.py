@@ -8,7 +8,7 @@ session (altered=1):
 
 A training on the prepared result uses all sessions; `--tested altered=0` compares only those as they are. `captures` and
 `captures.csv` are written to --out, which must not exist. Only captures with a `lights.csv` can
-be altered, and for `failed` only 8-bit and 16-bit grey and 8-bit RGB pictures without an EXIF orientation.
+be altered, and for `failed` only 8-bit grey and RGB pictures without transparency and EXIF orientation.
 
     python benchmarks/alter_captures.py --captures captures/yale_b --labels captures/yale_b.csv --how missing --out missing
     fr-ps prepare --captures missing/captures --labels missing/captures.csv --out data/yale_b_missing
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fr_ps.errors import InputError
+from fr_ps.errors import InputError, one_line
 from fr_ps.photometric.lights import MIN_LIGHTS, read_lights
 from fr_ps.tables import format_csv, read_csv_rows, read_session_rows
 
@@ -41,16 +41,26 @@ def leave_out_light(capture: Path, image: str, out: Path) -> None:
     (out / "lights.csv").write_text(format_csv(columns, [list(row.values()) for _, row in rows if row["image"] != image]))
 
 
+def _read_values(path: Path) -> np.ndarray:
+    """The pixels of an 8-bit picture; an InputError if its values are not those of its pixels."""
+    try:
+        with Image.open(path) as picture:
+            has_16_bits = any(";16" in str(tile) for tile in getattr(picture, "tile", ()))
+            turned = picture.getexif().get(_ORIENTATION, 1) != 1
+            if picture.mode not in ("L", "RGB") or has_16_bits or turned or picture.has_transparency_data:
+                raise InputError(f"{path}: expected 8-bit grey or RGB without transparency or orientation; convert it")
+            return np.asarray(picture)
+    except OSError as error:
+        raise InputError(f"{path}: not readable ({one_line(error)}); expected a picture") from None
+
+
 def darken_light(capture: Path, image: str, out: Path) -> None:
     """Copy a capture whose `image` is almost black.
 
     Raises:
         InputError: a picture of another kind, as one with transparency, whose values are not those of its pixels.
     """
-    with Image.open(capture / image) as picture:
-        if picture.mode not in ("L", "RGB", "I;16") or picture.getexif().get(_ORIENTATION, 1) != 1:
-            raise InputError(f"{capture / image}: expected grey or RGB without transparency or orientation; convert it")
-        values = np.asarray(picture)
+    values = _read_values(capture / image)
     shutil.copytree(capture, out)
     Image.fromarray(np.rint(_FAILED_SHARE * values).astype(values.dtype)).save(out / image)
 
@@ -69,20 +79,29 @@ def alter(captures: Path, labels: Path, how: str, out: Path) -> int:
     columns, sessions = read_session_rows(labels, ["id", "session"])
     if ALTERED in columns:
         raise InputError(f"{labels}: has a column {ALTERED}; name captures that were not altered")
-    rows = []
-    for (subject, session), (_, cells) in sessions.items():
+    if not sessions:
+        raise InputError(f"{labels}: no sessions; expected a row for each")
+    images_of = {}
+    for subject, session in sessions:  # all are checked before the first is copied
         capture = captures / subject / session
-        images = read_lights(capture / "lights.csv")[0]
+        images = images_of[subject, session] = read_lights(capture / "lights.csv")[0]
         if absent := [image for image in images if not (capture / image).is_file()]:
             raise InputError(f"{capture / 'lights.csv'}: no image {absent[0]} in that folder; restore it, or remove the row")
         if how == "missing" and len(images) <= MIN_LIGHTS:
             raise InputError(f"{capture}: {len(images)} lights, of which none can be left out; choose --how failed")
-        shutil.copytree(capture, out / "captures" / subject / session)
-        rows.append([*cells.values(), "0"])
         for number, image in enumerate(images):
             name = f"{session}-{how}{number}"
             if (subject, name) in sessions:
                 raise InputError(f"{labels}: {subject}/{name} is a session already; rename it")
+            if how == "failed":
+                _read_values(capture / image)
+    rows = []
+    for (subject, session), (_, cells) in sessions.items():
+        capture = captures / subject / session
+        shutil.copytree(capture, out / "captures" / subject / session)
+        rows.append([*cells.values(), "0"])
+        for number, image in enumerate(images_of[subject, session]):
+            name = f"{session}-{how}{number}"
             ALTERATIONS[how](capture, image, out / "captures" / subject / name)
             rows.append([*(cells | {"session": name}).values(), "1"])
     (out / "captures.csv").write_text(format_csv([*columns, ALTERED], rows))

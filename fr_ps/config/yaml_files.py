@@ -191,8 +191,10 @@ class _SettingsBuilder:
             return None
         try:
             value = self.loader.construct_object(node)
-        except (ValueError, LookupError, AttributeError) as error:
+        except ValueError as error:
             raise InputError(f"{self._location(node)}: {key} is not a valid value ({one_line(error, 100)}); change it") from None
+        except (LookupError, AttributeError):  # a tag such as `!!int` and a text that does not fit
+            raise InputError(f"{self._location(node)}: {node.value!r} does not fit its tag {node.tag}; remove the tag") from None
         return value if isinstance(value, (bool, int, float, str)) else str(node.value)  # a date stays text
 
     def _check_null(self, node: ScalarNode, schema: Any, key: str) -> None:

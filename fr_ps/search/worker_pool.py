@@ -127,6 +127,8 @@ def _forward_signals(workers: Sequence[WorkerProcess]) -> Iterator[list[int]]:
             action = "workers are killed"
         elif len(received) == 2 and number == signal.SIGINT:
             action = "workers stop at once"
+        elif len(received) == 2:
+            action = "workers finish their step and write a checkpoint (a third signal kills them)"
         else:
             action = "workers finish their step and write a checkpoint (Ctrl-C: stop at once)"
         os.write(2, f"{signal.Signals(number).name}: stopping; {action}\n".encode())

@@ -9,6 +9,7 @@ from PIL import Image
 
 from fr_ps.photometric.lights import read_lights
 from fr_ps.tables import read_csv_rows
+from tests.photometric.test_images import png_16
 
 LIGHTS = "image,azimuth_deg,elevation_deg\na.png,30,0\nb.png,-30,0\nc.png,0,40\nd.png,0,-40\n"
 
@@ -64,11 +65,24 @@ def test_a_folder_that_exists_and_three_lights_are_refused(source: Path) -> None
         run(source, "missing")
 
 
-def test_only_plain_grey_and_rgb_pictures_are_darkened(source: Path) -> None:
-    picture = Image.new("RGBA", (4, 4), (9, 9, 9, 255))
-    picture.save(source / "captures" / "A" / "s1" / "b.png")
-    with pytest.raises(SystemExit, match=r"s1/b.png: expected grey or RGB without transparency or orientation; convert it"):
+@pytest.mark.parametrize("kind", ["transparent", "key", "orientation", "16 bits", "broken"])
+def test_only_plain_grey_and_rgb_pictures_are_darkened(source: Path, kind: str) -> None:
+    path = source / "captures" / "A" / "s2" / "d.png"
+    if kind == "transparent":
+        Image.new("RGBA", (4, 4), (9, 9, 9, 255)).save(path)
+    elif kind == "key":
+        Image.new("RGB", (4, 4)).save(path, transparency=(0, 0, 0))
+    elif kind == "orientation":
+        exif = Image.Exif()
+        exif[274] = 3
+        Image.new("L", (4, 4)).save(path, exif=exif)
+    elif kind == "16 bits":
+        path.write_bytes(png_16(np.full((4, 4, 3), 40000, np.uint16)))
+    else:
+        path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(SystemExit, match=r"s2/d\.png: (expected 8-bit grey or RGB|not readable)"):
         run(source, "failed")
+    assert not (source / "out").exists()
 
 
 @pytest.mark.parametrize(

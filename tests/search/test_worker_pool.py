@@ -148,8 +148,15 @@ def test_a_signal_during_a_read_of_the_database_is_forwarded_as_it_is(pool):
     assert pool.events == ["started", "SIGINT"]
 
 
+_FINISH = "workers finish their step and write a checkpoint"
+
+
 @pytest.mark.parametrize(
-    ("number", "second"), [(signal.SIGINT, "workers stop at once"), (signal.SIGTERM, "workers finish their step")]
+    ("number", "second"),
+    [
+        (signal.SIGINT, "workers stop at once"),
+        (signal.SIGTERM, _FINISH + " (a third signal"),
+    ],
 )
 def test_the_third_signal_kills_a_worker(pool, capfd, number, second):
     """Only a second SIGINT stops a training at once (`GracefulStop`)."""
@@ -160,7 +167,7 @@ def test_the_third_signal_kills_a_worker(pool, capfd, number, second):
     name = signal.Signals(number).name
     assert pool.events == ["started", name, name]
     actions = [line.partition(": stopping; ")[2] for line in capfd.readouterr().err.splitlines() if ": stopping; " in line]
-    for action, expected in zip(actions, ("workers finish their step", second, "workers are killed"), strict=True):
+    for action, expected in zip(actions, (_FINISH + " (Ctrl-C", second, "workers are killed"), strict=True):
         assert action.startswith(expected)
 
 
