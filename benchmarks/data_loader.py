@@ -65,7 +65,7 @@ def make_epochs(recipe: str, people: int, steps: int) -> tuple[int, dict[str, Ca
     dataset = open_dataset(resolve_root("synthetic", config.synthetic), config.data.modalities)
     rows = np.arange(len(dataset.labels))
     loader = BatchLoader(dataset, rows, config.batch, config.augment, 0, torch.device("cpu"))
-    batches = loader.epoch_batches(0)
+    batches = loader.epoch_indices(0)
     files = SessionFiles(dataset, config.data.modalities, config.augment)
     in_memory = loader.map_source.read(batches[0])
     first = next(iter(in_memory.values()))

@@ -6,7 +6,7 @@ loader are those of any training. Each number of sessions is measured in a proce
 has loaded all modules.
 
 - start-up: from the call of `train` until the first batch, for packed maps; then by function, from cProfile.
-- sampler and loader: seconds an image of `epoch_batches`, and of `BatchLoader.load` without augmentation but for the flip.
+- sampler and loader: seconds an image of `epoch_indices`, and of `BatchLoader.load` without augmentation but for the flip.
 - cold reads: bytes that the disk reads per byte of a map, of 64 random maps of a real file of 4,000 that is not in the system's
   cache; by the store, and by plain indexing of the memory map.
 - memory: resident memory of the process that is not of files, before and after (`RssAnon` of /proc).
@@ -32,7 +32,7 @@ from common import Measurement, argument_parser, limit_threads, report
 from tabulate import tabulate
 
 SESSIONS_PER_SUBJECT = 10
-STAGES = ("read_labels", "find_orphans", "_files_state", "open_pack", "make_split", "epoch_batches")
+STAGES = ("read_labels", "find_orphans", "_files_state", "open_pack", "make_split", "epoch_indices")
 """Functions whose time is shown."""
 
 
@@ -126,10 +126,10 @@ def measure(root: Path, small: Path, size: int, steps: int) -> Measured:
         _open_loader(root)  # writes the pack
     begun = time.perf_counter()
     loader = _open_loader(root)
-    loader.load(loader.epoch_batches(0)[0], 0, 0)
+    loader.load(loader.epoch_indices(0)[0], 0, 0)
     start = time.perf_counter() - begun
     begun = time.perf_counter()
-    batches = loader.epoch_batches(1)
+    batches = loader.epoch_indices(1)
     sampler = (time.perf_counter() - begun) / sum(map(len, batches))
     batches = batches[:steps]
     begun = time.perf_counter()
@@ -196,7 +196,7 @@ def _profile_start(root: Path) -> dict[str, float]:
     """Seconds of each function of `STAGES` until the first batch, from cProfile."""
     with cProfile.Profile() as profile:
         loader = _open_loader(root)
-        loader.load(loader.epoch_batches(0)[0], 0, 0)
+        loader.load(loader.epoch_indices(0)[0], 0, 0)
     by_name = dict.fromkeys(STAGES, 0.0)
     for (_, _, function), (_, _, _, cumulative, _) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
         if function in by_name:

@@ -50,7 +50,7 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[int, dict[str, l
 
     create_sqlite_store(os.environ["MLFLOW_TRACKING_URI"])  # now, as both loops would create it at the same time
     trainer = build_trainer(options)  # also generates the faces, for both loops
-    images = sum(len(indices) for indices in trainer.loader.epoch_batches(0))
+    images = sum(len(indices) for indices in trainer.loader.epoch_indices(0))
     context = multiprocessing.get_context("spawn")
     epochs: dict[str, Callable[[], None]] = {}
     processes = []
@@ -122,7 +122,7 @@ def train_with_lightning(options: argparse.Namespace, _: Path, connection: Conne
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        log_every_n_steps=len(trainer.loader.epoch_batches(0)),
+        log_every_n_steps=len(trainer.loader.epoch_indices(0)),
     )
     fitting.fit(make_module(trainer), _EpochStream(trainer.loader))
 
@@ -154,11 +154,11 @@ class _EpochStream:
         self.loader, self.epochs = loader, count()
 
     def __len__(self) -> int:
-        return len(self.loader.epoch_batches(0))
+        return len(self.loader.epoch_indices(0))
 
     def __iter__(self) -> Any:
         epoch = next(self.epochs)
-        return self.loader.stream(self.loader.epoch_batches(epoch), epoch)
+        return self.loader.stream(self.loader.epoch_indices(epoch), epoch)
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def train_together(backbone: str, steps: int, threads: int, split: int, sync_bat
         config = replace(config, batch=replace(config.batch, people=config.batch.people // split))
         config = replace(config, train=replace(config.train, sync_batch_norm=sync_batch_norm))
         trainer = make_trainer(config, config.synthetic.people * config.synthetic.sessions)
-        images = sum(len(indices) for indices in trainer.loader.epoch_batches(0))
+        images = sum(len(indices) for indices in trainer.loader.epoch_indices(0))
         for _ in range(2):
             begun = time.perf_counter()
             trainer.train_epoch()

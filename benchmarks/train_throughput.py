@@ -52,8 +52,8 @@ def measure(name: str, folder: Path, turns: int, steps: int, threads: int) -> tu
     config = with_steps(training_settings(name), steps)
     trainer = make_trainer(config, config.synthetic.people * config.synthetic.sessions)
     state, loader = trainer.state, trainer.loader
-    images = sum(len(indices) for indices in loader.epoch_batches(0))
-    step = bare_step(trainer, loader.load(loader.epoch_batches(0)[0], 0, 0))
+    images = sum(len(indices) for indices in loader.epoch_indices(0))
+    step = bare_step(trainer, loader.load(loader.epoch_indices(0)[0], 0, 0))
 
     def bare_epoch() -> None:
         state.network.train()

@@ -82,7 +82,7 @@ def measure(flags: list[str], threads: int) -> tuple[Profiled, float, int]:
 def time_bare_steps(trainer: Any) -> list[float]:
     """Seconds of some bare steps, after one to warm up."""
     loader = trainer.loader
-    step = bare_step(trainer, loader.load(loader.epoch_batches(0)[0], 0, 0))
+    step = bare_step(trainer, loader.load(loader.epoch_indices(0)[0], 0, 0))
     trainer.state.network.train()
     seconds = []
     for _ in range(_BARE_STEPS + 1):

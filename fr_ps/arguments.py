@@ -185,8 +185,8 @@ def _normalize_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             continue
         flag = "--" + flag[2:].replace("-", "_")
         is_text = flag.startswith("--data.") and flag.split(".")[1] in _TEXT_SETTINGS  # also a flag such as --data.only.COLUMN
-        rewrites_value = is_text or flag in ("--config", "--space", *_LIST_FLAGS)
-        if not rewrites_value:
+        handles_value = is_text or flag in ("--config", "--space", *_LIST_FLAGS)
+        if not handles_value:
             tokens.append(f"{flag}{equals}{value}")
             continue
         if not equals:
@@ -256,7 +256,7 @@ def _quote_scalars(value: str) -> str:
 
 
 def _select_settings(settings: dict[str, Any], command: str, file: str) -> dict[str, Any]:
-    """The settings of a config file for `command`: only those that a data command accepts; all of them for another command."""
+    """The settings of a config file that `command` gets: all of them; for a data command only those that it accepts."""
     if command not in _DATA_COMMANDS:
         return settings
     # The parser of a data command accepts data settings only. Other settings are removed, after a check for misspelt names.
@@ -274,7 +274,8 @@ def _select_settings(settings: dict[str, Any], command: str, file: str) -> dict[
 def _read_config(path: Path) -> dict[str, Any]:
     """Read the settings in a YAML file.
 
-    A group that is not a mapping is an error. So are removed settings, and flags that are not settings, such as `resume`.
+    Errors are: a group that is not a mapping, a removed setting that `without_removed` rejects, and a value for a flag that is
+    not a setting, such as `resume` (null is allowed).
 
     jsonargparse then checks names and types, and the config classes check the values.
     """

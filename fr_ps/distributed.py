@@ -194,7 +194,7 @@ def sum_gradients(parameters: Sequence[Tensor]) -> None:
 
 
 def average_gradients(parameters: Sequence[Tensor]) -> None:
-    """Replace gradients that are equal in all processes up to rounding by their mean, so that the parameters remain equal."""
+    """Replace each gradient by its mean over the processes; they differ by rounding only, so that the parameters remain equal."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if world_size() > 1 and gradients:
         sum_gradients(parameters)

@@ -20,7 +20,7 @@ class LossConfig:
     Args:
         weighting: fixed: the weights below; uncertainty: learned weights (Kendall et al. 2018), initially equal; dwa: larger
             weights for losses that fall more slowly (Liu et al. 2019), fixed weights for adversarial losses. The others
-            combine the gradients of the tasks at the shared feature map: upgrad: no loss rises; mgda: all losses fall equally;
+            combine the gradients of the tasks at the shared feature map: upgrad: no loss rises; mgda: all losses fall;
             pcgrad: removes conflicting components pair by pair; cagrad: maximises the smallest decrease of a loss, near the
             sum of the gradients; aligned_mtl: gradients of equal magnitude. Layers after the map use the fixed weights. The
             gradient of the adversaries is projected so that it raises no task loss.

@@ -247,8 +247,8 @@ def _noise(maps: Tensor, start: Tensor) -> Tensor:
 
     `start` (B,) in [0, 1] is where the noise of a map starts: 0 is the beginning of the table, 1 the last possible start.
 
-    A table costs a copy instead of a draw, and is the same on all devices: Salimans et al., "Evolution Strategies as a Scalable
-    Alternative to Reinforcement Learning", 2017, arXiv:1703.03864, section 2.
+    Noise from a table needs only a copy, which is cheaper than new random numbers, and is the same on all devices: Salimans et
+    al., "Evolution Strategies as a Scalable Alternative to Reinforcement Learning", 2017, arXiv:1703.03864, section 2.
     """
     length = maps[0].numel()
     table = _noise_table(max(_NOISE_TABLE_LENGTH, 2 * length), maps.device).to(maps.dtype)

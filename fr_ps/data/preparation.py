@@ -48,7 +48,7 @@ _SETTINGS = (
 AlignedBy = Literal["landmarks", "boxes", "mask", "none"]
 """What determined the frame of a session; see `align_capture`."""
 _DEFAULTS = {field.name: field.default for field in fields(PrepareConfig) if field.name in _SETTINGS}
-"""Of settings that the record of an earlier version lacks: what that version did."""
+"""Values of the settings that the record of an earlier version lacks: those with which that version worked."""
 
 
 def capture_to_maps(

@@ -104,8 +104,8 @@ def _open_or_pack(root: Path, labels: Labels, modality: str, advance: OnProgress
     def source(row: int) -> Path:
         return map_files(root, labels.subset(np.array([row])), modality)[0]
 
-    # The pack is opened without the lock, then under it, because another process may have written it meanwhile. If that fails,
-    # this process writes it and opens it.
+    # First the pack is opened without the lock. If that fails, it is opened under the lock, because another process may have
+    # written it meanwhile. If that fails, this process writes it and opens it.
     with suppress(UnusablePack):
         return open_pack(folder, modality, source)
     with file_lock(packs), translate_write_errors(folder):

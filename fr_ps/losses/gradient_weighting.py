@@ -17,13 +17,14 @@ class GradientWeighting(Weighting):
     """A combination of the task gradients for the backbone; constant weights for all layers after it.
 
     Let g_i be the gradient of task i's weighted loss at the shared feature maps ("maps" below) of all modalities. A method
-    computes w_i from the Gramian of the g_i. `backward` of the total passes d = sum_i w_i g_i, plus the adversarial part, to the
-    maps. The guarantees of the method hold if the maps move by a small step along -d; the backbone can only approximate that.
+    computes w_i from the Gramian of the g_i. Let d = sum_i w_i g_i. `backward` of the total passes d plus the adversarial part
+    (below) to the maps. The guarantees of the method hold if the maps move by a small step along -d; the backbone can only
+    approximate that.
 
     Adversarial part: the gradient of the adversarial losses, projected onto the vectors v for which a step along -v raises no
-    task loss, times min(1, |d| / |sum_i g_i|). So every task loss falls at least as much as in a step along -d alone. Without the
-    factor the adversaries would dominate where d is short: MGDA's d can be far shorter than every gradient (0 for opposite ones),
-    Aligned-MTL's as short as the smallest principal component.
+    task loss, times min(1, |d| / |sum_i g_i|). Because of the projection, every task loss falls at least as much as in a step
+    along -d alone. Without the factor the adversaries would dominate where d is short: MGDA's d can be far shorter than every
+    gradient (0 for opposite ones), Aligned-MTL's as short as the smallest principal component.
 
     The gradients are in float32: if |d| is below about 1e-4 of the longest gradient, d is partly rounding noise.
 

@@ -72,8 +72,8 @@ class FaceNetwork(nn.Module):
     Args:
         branches: modality to the branch that reads it; `joint` to the branch that reads all.
         fusion: name of the fusion of their embeddings.
-        channels: width of the fused embeddings, for the fusions whose output width does not follow from the branches. The fused
-            embedding of an attribute is no wider than its widest branch embedding.
+        channels: width of the fused embeddings, for the fusions whose output width does not follow from the branches. With these
+            (fc, gated), that of an attribute is the smaller of `channels` and the width of its widest branch embedding.
         classes: attribute to its number of classes.
         flip_average: whether the outputs in evaluation mode are means over the maps and their mirror images.
         linear_share: share of the linear embedding (`LinearEmbedding`: a fitted projection of the maps) in the cosine

@@ -64,7 +64,7 @@ def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
 
     Raises:
         InputError: before any training: unusable settings, data, database or MLflow, or a study with another definition. Later:
-            a worker fails repeatedly, the database stays unreachable, or no trial is complete.
+            a worker rejects its input or crashes repeatedly, the database stays unreachable, or no trial is complete.
         KeyboardInterrupt, SystemExit: on a signal; the same command resumes the study.
     """
     build_pruner(spec.config.pruner, len(spec.objectives), spec.max_epochs)  # raises before anything is created
@@ -80,7 +80,7 @@ def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
         # The leader may have been killed: this process logs and reports in its place.
         with _leader_run(search) as run:
             if run is not None:
-                _report_so_far(search, run)
+                _create_monitor(search, run)
                 finish_search(search, run)
     return search.parent.mlflow_id
 
@@ -164,7 +164,7 @@ def _supervise_workers(search: RunningSearch, run: Run | None) -> None:
         run: the study's run; None where another process leads.
     """
     spec = search.spec
-    monitor = _report_so_far(search, run)
+    monitor = _create_monitor(search, run)
     if search.all_finished:
         return
     logs = run.folder if run is not None else search.runs / f"{search.run_info.id}-helpers"
@@ -175,7 +175,7 @@ def _supervise_workers(search: RunningSearch, run: Run | None) -> None:
         run_workers(jobs, lambda: with_database_retries(lambda: monitor.poll(advance)))
 
 
-def _report_so_far(search: RunningSearch, run: Run | None) -> ProgressMonitor:
+def _create_monitor(search: RunningSearch, run: Run | None) -> ProgressMonitor:
     """Print the number of ended trials, and log the params and the best values so far to `run`, if any; returns the monitor."""
     if run is not None:
         _log_params(search, run)

@@ -44,8 +44,8 @@ class ProgressMonitor:
         finished = read_slots(self.study, self.spec.max_trials).finished
         trials = self.study.get_trials(deepcopy=False)
         for number in sorted(set(finished) - self.reported):
+            best = best_trial(self.study)  # reads the database; if that fails, the next poll reports the trial
             self.reported.add(number)
-            best = best_trial(self.study)
             echo(self._trial_line(trials[number], finished[number], best is not None and best.number == number))
             advance(1)
         if self.run:

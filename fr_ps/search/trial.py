@@ -251,14 +251,14 @@ class _EpochReporter:
             lambda: context.storage.rdb.get_trial(context.storage.trial_id(context.study, trial.number))
         )
         self.reported_epochs = set(stored.intermediate_values)
-        # With several objectives the study has no reported epochs, so those before a resume come from the metrics of the run.
+        # Without `reported_metric` the study has no reported epochs, so those before a resume come from the metrics of the run.
         self.epoch = max(self.reported_epochs | run.metric_history.get(_EPOCH_METRIC, {}).keys(), default=0)
 
     def __call__(self, epoch: int, validation: Metrics) -> None:
         self.epoch = max(self.epoch, epoch)
         value = validation.values.get(self.reported_metric) if self.reported_metric else None
         if value is None:
-            # Nothing is reported to the study in this case, so `total_epochs` needs the number of epochs as an attribute.
+            # Nothing is reported to the study in this case, so `worker.total_epochs` needs the number of epochs as an attribute.
             with_database_retries(lambda: self.trial.set_user_attr(EPOCHS, self.epoch))
             return
         if epoch not in self.reported_epochs:

@@ -45,7 +45,7 @@ _POLL_SECONDS = 1.0
 
 def main() -> int:
     """Do the job on standard input; returns the exit code."""
-    # The launcher forwards SIGINT, which a process started from a shell's background job ignores by default.
+    # For a worker that `run_workers` did not start: a shell's background job ignores SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return run_main(_run_job)
 

@@ -81,7 +81,8 @@ def run_workers(jobs: Mapping[Path, Job], poll_finished: Callable[[], int], limi
         KeyboardInterrupt, SystemExit: on a signal, after all workers have ended.
     """
     workers, waiting, finished = list[WorkerProcess](), list(jobs.items()), poll_finished()
-    # Set before a worker starts: it inherits an ignored SIGINT, as of a shell's background job, but not a handler.
+    # The handlers are set before any worker starts. A child process inherits an ignored SIGINT, which a shell's background job
+    # has, but no handler; so the workers start with the default action.
     with _forward_signals(workers) as signals:
         while workers or waiting:
             while waiting and not signals and (not limit or len(workers) < limit):

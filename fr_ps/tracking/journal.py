@@ -89,7 +89,8 @@ _DATA_TYPES: dict[EventKind, Any] = {
 }
 """Kind of an event to the type of its data."""
 _LINE_TYPES = {kind: make_dataclass("_Line", [("data", data)]) for kind, data in _DATA_TYPES.items()}
-"""For each kind of event, a class whose only field is `data`. Once the kind is known, `parse_json` checks the data against it."""
+"""Kind of event to the type that `parse_json` checks the data of such a line against (its `refine`); it has only the field
+`data`."""
 
 
 class Journal:

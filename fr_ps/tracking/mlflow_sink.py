@@ -241,8 +241,8 @@ class MlflowSink:
             unreachable = isinstance(error, (RequestException, ConnectionError, TimeoutError))
             if unreachable or getattr(error, "errno", 0) in DISK_FULL_ERRNOS:
                 raise
-            # Only the artifact storage failed, not the tracking store. The file counts as rejected, so the delivery of metrics
-            # goes on.
+            # Only the artifact storage failed, not the tracking store. The file counts as rejected, so that the delivery of
+            # metrics continues.
             return f"{path.name}: {one_line(error)}; the file stays in {self.folder}"
 
     def _log_model(self, model: Path, name: str, step: int) -> None:

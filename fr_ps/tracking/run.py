@@ -81,7 +81,7 @@ class Run:
 
         Args:
             values: metric to its final value.
-            step: of the points; a metric that has a point at this step or later gets the step after its last point.
+            step: of the new points. If a metric has a point at this step or later, its new point is one step after its last one.
         """
         by_step: dict[int, dict[str, float]] = {}
         for name, value in values.items():

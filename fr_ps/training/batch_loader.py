@@ -95,7 +95,7 @@ class BatchLoader:
                 "and at most the number of training subjects",
             )
 
-    def epoch_batches(self, epoch: int) -> list[np.ndarray]:
+    def epoch_indices(self, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch, each a (B,) array of indices into the training part; all epochs have the same number."""
         identities, people, sessions = self.targets["identity"].numpy(), self.config.people, self.config.sessions
         num_batches = self.config.steps
@@ -112,7 +112,7 @@ class BatchLoader:
         With `map_source.prefetch`, a thread reads the maps of the next batch.
 
         Args:
-            batches: from `epoch_batches`.
+            batches: from `epoch_indices`.
             epoch: of the batches.
             start: number of the first batch.
         """
@@ -134,7 +134,7 @@ class BatchLoader:
         """Load and augment one batch.
 
         Args:
-            indices: (B,) into the training part, from `epoch_batches`.
+            indices: (B,) into the training part, from `epoch_indices`.
             epoch: of the batch; part of the seed.
             batch_number: of the batch in the epoch, from 0; part of the seed.
         """

@@ -45,7 +45,7 @@ def describe_environment(setup: TrainingSetup, loader: BatchLoader, device: torc
     return {
         "data": setup.dataset.store.digest,
         "split": hashlib.sha256(split_text(setup.dataset.labels, setup.split).encode()).hexdigest()[:32],
-        "batches": len(loader.epoch_batches(0)),
+        "batches": len(loader.epoch_indices(0)),
         "device": str(device),
         "threads": torch.get_num_threads(),
         "processes": world_size(),

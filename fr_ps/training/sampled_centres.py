@@ -18,11 +18,11 @@ from fr_ps.losses.margin import MarginLoss
 def sampled_centres(
     losses: Sequence[MarginLoss], optimizer: torch.optim.Optimizer, subjects: Tensor, share: float, seed: int
 ) -> Iterator[None]:
-    """Within the context, the class centres of each loss, its `weight`, are reduced to the rows of a sample (`sample_subjects`).
+    """Within the context, the `weight` of each loss, which holds its class centres, has only the rows of a sample of subjects.
 
-    Their gradients and their state in the optimizer have only these rows, too, so that logits, gradient and update take time and
-    memory for the sampled centres only. On leaving, the updated rows are written back. Weights and optimizer then hold all
-    centres, as in a training without sampling, and a checkpoint does not depend on the share.
+    The sample is from `sample_subjects`. Gradients and optimizer state of the weights have only these rows, too, so that logits,
+    gradient and update take time and memory for the sampled centres only. On leaving, the updated rows are written back. Weights
+    and optimizer then hold all centres, as in a training without sampling, and a checkpoint does not depend on the share.
 
     A centre that is not sampled keeps its value and its moments: no weight decay, no momentum. A dense gradient with zero rows
     would make AdamW move every centre in every step. As in the paper's code:

@@ -57,7 +57,7 @@ class GracefulStop:
             self._was_raised = True
             raise StopRequested(number)
 
-    def check_alone(self, _items: float = 0) -> None:
+    def check_if_single_process(self, _items: float = 0) -> None:
         """`check` if the training has one process; nothing with several, as they do not reach this point together.
 
         Usable as an `OnProgress`.

@@ -78,10 +78,11 @@ class Trainer:
         self.clip = config.optim.clip
         self.check_every = 1 if loader.device.type == "cpu" else _CHECK_EVERY
         self.precision = pick_precision(config.train.precision, loader.device)
-        self.steps_per_epoch = math.ceil(len(loader.epoch_batches(0)) / self.accumulate)
+        self.steps_per_epoch = math.ceil(len(loader.epoch_indices(0)) / self.accumulate)
         self.lr_at = build_schedule(config.schedule, lr=config.optim.lr, epochs=self.epochs, steps_per_epoch=self.steps_per_epoch)
         self.network = torch.compile(state.network) if config.train.compile else state.network
         # parameters = network_parameters + replicated_loss_parameters + sharded_centres
+        # replicated_parameters = network_parameters + replicated_loss_parameters
         self.parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
         in_network = set(state.network.parameters())
         self.network_parameters = [parameter for parameter in self.parameters if parameter in in_network]
@@ -124,18 +125,18 @@ class Trainer:
         state = self.state
         state.network.train()
         state.losses.train()
-        batches = self.loader.epoch_batches(state.epoch)
-        stream = self.loader.stream(batches, state.epoch, state.batch)
+        batch_indices = self.loader.epoch_indices(state.epoch)
+        stream = self.loader.stream(batch_indices, state.epoch, state.batch)
         started = time.perf_counter() - state.seconds
         first_unchecked = state.batch
-        with progress(f"epoch {state.epoch + 1}/{self.epochs}", len(batches), "batches") as advance:
+        with progress(f"epoch {state.epoch + 1}/{self.epochs}", len(batch_indices), "batches") as advance:
             advance(state.batch)
-            while state.batch < len(batches):
-                batch_numbers = range(state.batch, min(state.batch + self.accumulate, len(batches)))
+            while state.batch < len(batch_indices):
+                batch_numbers = range(state.batch, min(state.batch + self.accumulate, len(batch_indices)))
                 self.train_step(stream, batch_numbers)
-                if self._is_check_due(batch_numbers, len(batches)):
+                if self._is_check_due(batch_numbers, len(batch_indices)):
                     if state.guard.diverged:
-                        raise self._diverged_error(batches, range(first_unchecked, batch_numbers.stop))
+                        raise self._diverged_error(batch_indices, range(first_unchecked, batch_numbers.stop))
                     first_unchecked = batch_numbers.stop
                 state.batch = batch_numbers.stop
                 state.seconds = time.perf_counter() - started
@@ -223,8 +224,8 @@ class Trainer:
         outputs = self._forward(batch)
         loss: LossOutput = self.state.losses(outputs, batch.targets, batch.labelled)
         if is_first:
-            # The old gradients are cleared only now. Before the forward pass, the activations would take the memory of the
-            # gradients, and backward would have to allocate new memory. Now backward reuses that memory.
+            # The old gradients are cleared only now. If they were cleared before the forward pass, the activations would take
+            # their memory, and backward would have to allocate new memory.
             self.state.optimizer.zero_grad(set_to_none=True)
         self.state.scaler.scale(loss.total / batches_in_step).backward()
         return loss.detach()
@@ -249,7 +250,7 @@ class Trainer:
         rows = self.setup.split.val
         if not len(rows):
             return Metrics()
-        predictions = predict(self.state.ema.network, self.setup.dataset.store, rows, advance=self.stop.check_alone)
+        predictions = predict(self.state.ema.network, self.setup.dataset.store, rows, advance=self.stop.check_if_single_process)
         if not np.isfinite(predictions.embeddings).all():
             raise DivergedError(
                 f"embeddings of the validation part are NaN or infinite after epoch {self.state.epoch + 1}; the last good "

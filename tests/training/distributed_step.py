@@ -42,7 +42,7 @@ def gradients(prepared: Path, name: str) -> dict[str, torch.Tensor]:
 
     trainer.state.optimizer.step = record  # type: ignore[method-assign,assignment]
     trainer.state.network.train()
-    trainer.train_step(trainer.loader.stream(trainer.loader.epoch_batches(0), 0), range(1))
+    trainer.train_step(trainer.loader.stream(trainer.loader.epoch_indices(0), 0), range(1))
     return found | {f"buffer.{name}": buffer.float() for name, buffer in trainer.state.network.named_buffers()}
 
 

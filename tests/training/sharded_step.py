@@ -65,7 +65,7 @@ def trained(prepared: Path, optim: str) -> Trainer:
     config = replace(config, batch=BatchConfig(people=2, sessions=2, steps=4), optim=optimizer)
     trainer = make_trainer(config)
     trainer.state.network.train()
-    stream = trainer.loader.stream(trainer.loader.epoch_batches(0), 0)
+    stream = trainer.loader.stream(trainer.loader.epoch_indices(0), 0)
     for step in range(STEPS):
         trainer.train_step(stream, range(step, step + 1))
     return trainer

@@ -31,7 +31,7 @@ def feed(dataset: Dataset, seed: int = 0, change: AugmentConfig | None = None) -
 def batches(source: BatchLoader, epoch: int) -> list[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
     return [
         (maps["normal"], dict(targets))
-        for index, chosen in enumerate(source.epoch_batches(epoch))
+        for index, chosen in enumerate(source.epoch_indices(epoch))
         for maps, targets, *_ in [source.load(chosen, epoch, index)]
     ]
 
@@ -56,7 +56,7 @@ def test_batches_are_a_pure_function_of_seed_and_epoch(dataset: Dataset) -> None
 def test_a_batch_does_not_depend_on_those_before_it(dataset: Dataset) -> None:
     """So that a resumed training sees what an uninterrupted one would have."""
     source = feed(dataset)
-    order = source.epoch_batches(1)
+    order = source.epoch_indices(1)
     assert torch.equal(batches(source, 1)[-1][0], feed(dataset).load(order[-1], 1, len(order) - 1).maps["normal"])
 
 
@@ -70,7 +70,7 @@ def test_the_same_sessions_are_augmented_differently_in_every_batch_and_epoch(da
 
 def test_without_augmentation_a_batch_holds_the_maps_of_the_store(dataset: Dataset) -> None:
     source = feed(dataset, change=PLAIN)
-    for index, chosen in enumerate(source.epoch_batches(0)):
+    for index, chosen in enumerate(source.epoch_indices(0)):
         maps, *_ = source.load(chosen, 0, index)
         np.testing.assert_allclose(maps["normal"].numpy(), dataset.store.maps["normal"][ROWS[chosen]], atol=1e-5)
 
@@ -80,7 +80,7 @@ def test_targets_agree_with_the_table(dataset: Dataset) -> None:
     people = sorted(set(dataset.labels.ids[ROWS]))
     assert list(source.subjects) == people
     assert len(people) == 3
-    for index, chosen in enumerate(source.epoch_batches(0)):
+    for index, chosen in enumerate(source.epoch_indices(0)):
         _, targets, *_ = source.load(chosen, 0, index)
         for place, row in enumerate(ROWS[chosen]):
             assert people[targets["identity"][place]] == dataset.labels.ids[row]
@@ -93,7 +93,7 @@ def test_a_batch_has_k_training_sessions_of_each_of_p_subjects(dataset: Dataset)
     source = feed(dataset)
     seen: set[int] = set()
     for epoch in range(6):
-        for chosen in source.epoch_batches(epoch):
+        for chosen in source.epoch_indices(epoch):
             ids = dataset.labels.ids[ROWS[chosen]]
             assert sorted(np.unique(ids, return_counts=True)[1]) == [3, 3]
             seen |= set(ROWS[chosen].tolist())
@@ -110,7 +110,7 @@ def test_balanced_classes_are_sampled_round_robin(dataset: Dataset) -> None:
     codes[8, ATTRIBUTES.index("pose")] = 1  # one of the eleven sessions
     batch = BatchConfig(people=2, sessions=3, balance="class", attribute="pose")
     source = BatchLoader(with_codes(dataset, codes), ROWS, batch, PLAIN, 0, torch.device("cpu"))
-    for index, chosen in enumerate(source.epoch_batches(0)):
+    for index, chosen in enumerate(source.epoch_indices(0)):
         _, targets, *_ = source.load(chosen, 0, index)
         assert sorted(targets["pose"].tolist()) == [0, 0, 0, 1, 1, 1]
         assert set(ROWS[chosen[targets["pose"] == 1]].tolist()) == {8}
@@ -119,7 +119,7 @@ def test_balanced_classes_are_sampled_round_robin(dataset: Dataset) -> None:
 def test_without_balancing_every_session_occurs_once_per_epoch(dataset: Dataset) -> None:
     batch = BatchConfig(people=2, sessions=3, balance="none")
     source = BatchLoader(dataset, ROWS, batch, PLAIN, 0, torch.device("cpu"))
-    first, last = source.epoch_batches(0)
+    first, last = source.epoch_indices(0)
     assert sorted(ROWS[[*first, *last[:5]]].tolist()) == sorted(ROWS.tolist())
     assert len(set(last.tolist())) == 6
 
@@ -129,8 +129,8 @@ def test_an_epoch_has_the_number_of_batches_of_the_setting(dataset: Dataset, bal
     codes = np.resize([0, 1], dataset.labels.codes.shape).astype(np.int8)
     batch = BatchConfig(people=2, sessions=3, balance=balance, steps=7)
     source = BatchLoader(with_codes(dataset, codes), ROWS, batch, PLAIN, 0, torch.device("cpu"))
-    assert [len(source.epoch_batches(epoch)) for epoch in (0, 1)] == [7, 7]
-    assert not np.array_equal(source.epoch_batches(0), source.epoch_batches(1))
+    assert [len(source.epoch_indices(epoch)) for epoch in (0, 1)] == [7, 7]
+    assert not np.array_equal(source.epoch_indices(0), source.epoch_indices(1))
 
 
 @pytest.mark.parametrize("code", [-1, 0])

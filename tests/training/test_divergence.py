@@ -125,7 +125,7 @@ def test_a_nonfinite_step_changes_no_state(prepared, weighting, clip):
     assert {name.split(".")[0] for name in after.keys() - before.keys()} <= {"optimizer"}
     for name in before:
         torch.testing.assert_close(after[name], before[name], rtol=0, atol=0, equal_nan=True)
-    assert values["train/skipped_steps"] == len(trainer.loader.epoch_batches(0)) == 4
+    assert values["train/skipped_steps"] == len(trainer.loader.epoch_indices(0)) == 4
     assert "train/loss/total" not in values  # nothing of a bad step is in the means, and a mean of nothing is absent
 
 
@@ -150,7 +150,7 @@ def test_one_nonfinite_batch_makes_an_accumulated_step_nonfinite(prepared):
 
 def test_too_many_consecutive_nonfinite_steps_are_an_error_with_task_sessions_and_checkpoint(prepared, rejected):
     trainer = training(prepared, "fixed", bad=(1, 2, 3), limit=2)
-    sessions = trainer.loader.session_names(trainer.loader.epoch_batches(0)[2])
+    sessions = trainer.loader.session_names(trainer.loader.epoch_indices(0)[2])
     expected = (
         "2 steps in a row were skipped",
         "the loss of identity",
@@ -166,7 +166,7 @@ def test_too_many_consecutive_nonfinite_steps_are_an_error_with_task_sessions_an
 
 def test_the_error_of_an_accumulated_step_names_the_nonfinite_batches(prepared, rejected):
     trainer = training(prepared, "fixed", bad=(0,), limit=1)
-    order = trainer.loader.epoch_batches(0)
+    order = trainer.loader.epoch_indices(0)
     with rejected("the loss of identity", trainer.loader.session_names(order[0])[0]):
         epoch(trainer, accumulate=2)
     assert not set(trainer.loader.session_names(order[0])) >= set(trainer.loader.session_names(order[1]))
@@ -186,7 +186,7 @@ def test_the_task_with_a_nonfinite_gradient_is_found(prepared):
             return (0 * logits).sum().sqrt()
 
     trainer.state.losses.attributes["pose"] = Rooted()
-    batch = trainer.loader.load(trainer.loader.epoch_batches(0)[0], 0, 0)
+    batch = trainer.loader.load(trainer.loader.epoch_indices(0)[0], 0, 0)
     assert (
         diagnose_nonfinite(trainer.state.network, trainer.state.losses, batch)
         == "the gradient of pose, adversarial_pose is NaN or infinite"
@@ -227,7 +227,7 @@ def test_a_late_check_finds_the_steps_that_were_skipped(prepared: Path, rejected
     """On a GPU the counters are read every 20 batches only."""
     trainer = training(prepared, "fixed", bad=(0, 1), limit=2)
     trainer.check_every = 4
-    batches = trainer.loader.epoch_batches(0)
+    batches = trainer.loader.epoch_indices(0)
     with rejected("2 steps in a row were skipped", "NaN or infinite") as _:
         try:
             epoch(trainer)

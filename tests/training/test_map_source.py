@@ -51,7 +51,7 @@ def test_the_cpu_reads_from_the_store(dataset: Dataset) -> None:
 @pytest.mark.parametrize("start", [0, 1, 3])
 def test_prefetching_does_not_change_the_batches(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, start: int) -> None:
     loader = BatchLoader(dataset, ROWS, BatchConfig(people=2, sessions=3, steps=4), AugmentConfig(), 3, CPU)
-    batches = loader.epoch_batches(1)
+    batches = loader.epoch_indices(1)
     plain = list(loader.stream(batches, 1, start))
     monkeypatch.setattr(StoreMaps, "prefetch", True)
     ahead = list(loader.stream(batches, 1, start))

@@ -195,7 +195,7 @@ def test_a_resumed_training_is_that_without_interruption(prepared: Path, optim: 
     settings = config(prepared, optim, sampled_subject_share=0.5, identity_loss="adaface")
     whole, first, resumed = (make_trainer(settings) for _ in range(3))
     expected = trained(whole)
-    stream = first.loader.stream(first.loader.epoch_batches(0), 0)
+    stream = first.loader.stream(first.loader.epoch_indices(0), 0)
     for step in range(2):
         first.train_step(stream, range(step, step + 1))
     first.state.batch = 2
@@ -209,7 +209,7 @@ def test_accumulated_batches_share_one_sample_with_the_subjects_of_all(prepared:
     trainer = make_trainer(replace(settings, train=replace(settings.train, accumulate=2)))
     seen: list[torch.Tensor | None] = []
     trainer.state.losses.identity.register_forward_pre_hook(lambda loss, _: seen.append(loss.sampled))
-    batches = list(trainer.loader.stream(trainer.loader.epoch_batches(0), 0))
+    batches = list(trainer.loader.stream(trainer.loader.epoch_indices(0), 0))
     trainer.train_step(iter(batches), range(2))
     first, second = seen
     assert first is second

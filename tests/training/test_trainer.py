@@ -111,7 +111,7 @@ def test_the_gradient_in_bfloat16_is_close_to_that_in_float32(prepared: Path, we
     gradients = []
     for precision in ("float32", "bfloat16"):
         trainer = make_trainer(make_config(prepared, channels=32, loss={"weighting": weighting}, precision=precision))
-        batches = trainer.loader.epoch_batches(0)
+        batches = trainer.loader.epoch_indices(0)
         loss = trainer.forward_backward(trainer.loader.load(batches[0], 0, 0), is_first=True, batches_in_step=1)
         assert loss.total.dtype == torch.float32
         assert all(parameter.dtype == torch.float32 for parameter in trainer.parameters)
@@ -126,7 +126,7 @@ def test_each_step_has_the_learning_rate_of_its_global_number(prepared: Path) ->
     training = Training(prepared)
     training.epoch()
     values = training.epoch()
-    batches = len(training.trainer.loader.epoch_batches(0))
+    batches = len(training.trainer.loader.epoch_indices(0))
     assert batches == 4
     assert training.asked == list(range(2 * batches))
     assert values["train/lr"] == pytest.approx(training.lr * 0.99**7)
@@ -189,7 +189,7 @@ class Toy:
         self.asked: list[int] = []
         self.weights: list[np.ndarray] = []
 
-    def epoch_batches(self, epoch: int) -> list[np.ndarray]:
+    def epoch_indices(self, epoch: int) -> list[np.ndarray]:
         return [np.arange(len(rows)) for rows in self.inputs]
 
     def stream(self, batches: list[np.ndarray], epoch: int, start: int) -> Iterator[Batch]:
@@ -287,7 +287,7 @@ def test_an_epoch_leaves_network_and_losses_in_training_mode(prepared: Path) -> 
 
 def test_the_reversal_of_each_step_is_that_of_its_number(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training = Training(prepared)
-    steps = len(training.trainer.loader.epoch_batches(0))
+    steps = len(training.trainer.loader.epoch_indices(0))
     seen: list[float] = []
     training.network.register_forward_pre_hook(lambda network, _: seen.append(network.reversal_alpha))
     monkeypatch.setattr("fr_ps.training.trainer.reversal_alpha", lambda step, **_: 0.1 * step)
@@ -339,7 +339,7 @@ class Synchronisations(TorchDispatchMode):
 def test_a_step_does_not_wait_for_the_device(prepared: Path, weighting: str, identity_loss: str, share: float) -> None:
     loss = {"weighting": weighting, "identity_loss": identity_loss, "contrastive": 0.5, "sampled_subject_share": share}
     trainer = make_trainer(make_config(prepared, loss=loss, ema=0.9))
-    batches = list(trainer.loader.stream(trainer.loader.epoch_batches(0), 0))
+    batches = list(trainer.loader.stream(trainer.loader.epoch_indices(0), 0))
     trainer.train_step(iter(batches[:1]), range(1))  # the optimizer allocates its state
     with Synchronisations() as counter:
         trainer.train_step(iter(batches[1:2]), range(1, 2))
