@@ -136,7 +136,10 @@ def test_a_new_study_with_such_a_space_is_an_error_and_an_existing_one_resumes(
         created = launcher._open_or_create_search(spec, "digest", 1, Path("runs"))
     assert launcher._open_or_create_search(spec, "digest", 1, Path("runs")).run_info.id == created.run_info.id
     printed = capsys.readouterr()
-    assert "note: space.loss.adversarial: has an effect only where" in printed.out + printed.err
+    assert (
+        "note: this study resumes with its space unchanged; a new study with it would be rejected: space.loss.adversarial: has"
+        in printed.out + printed.err
+    )
 
 
 def test_settings_that_always_have_an_effect_need_no_when() -> None:
