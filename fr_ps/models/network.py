@@ -73,7 +73,8 @@ class FaceNetwork(nn.Module):
         branches: modality to the branch that reads it; `joint` to the branch that reads all.
         fusion: name of the fusion of their embeddings.
         channels: width of the fused embeddings, for the fusions whose output width does not follow from the branches. With these
-            (fc, gated), that of an attribute is the smaller of `channels` and the width of its widest branch embedding.
+            fusions (fc, gated), the fused embedding of an attribute is `channels` wide, or as wide as its widest branch embedding
+            if that is less.
         classes: attribute to its number of classes.
         flip_average: whether the outputs in evaluation mode are means over the maps and their mirror images.
         linear_share: share of the linear embedding (`LinearEmbedding`: a fitted projection of the maps) in the cosine

@@ -80,7 +80,7 @@ def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
         # The leader may have been killed: this process logs and reports in its place.
         with _leader_run(search) as run:
             if run is not None:
-                _create_monitor(search, run)
+                _log_and_monitor(search, run)
                 finish_search(search, run)
     return search.parent.mlflow_id
 
@@ -164,7 +164,7 @@ def _supervise_workers(search: RunningSearch, run: Run | None) -> None:
         run: the study's run; None where another process leads.
     """
     spec = search.spec
-    monitor = _create_monitor(search, run)
+    monitor = _log_and_monitor(search, run)
     if search.all_finished:
         return
     logs = run.folder if run is not None else search.runs / f"{search.run_info.id}-helpers"
@@ -175,7 +175,7 @@ def _supervise_workers(search: RunningSearch, run: Run | None) -> None:
         run_workers(jobs, lambda: with_database_retries(lambda: monitor.poll(advance)))
 
 
-def _create_monitor(search: RunningSearch, run: Run | None) -> ProgressMonitor:
+def _log_and_monitor(search: RunningSearch, run: Run | None) -> ProgressMonitor:
     """Print the number of ended trials, and log the params and the best values so far to `run`, if any; returns the monitor."""
     if run is not None:
         _log_params(search, run)
