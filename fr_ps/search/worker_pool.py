@@ -81,8 +81,8 @@ def run_workers(jobs: Mapping[Path, Job], poll_finished: Callable[[], int], limi
         KeyboardInterrupt, SystemExit: on a signal, after all workers have ended.
     """
     workers, waiting, finished = list[WorkerProcess](), list(jobs.items()), poll_finished()
-    # The handlers are set before any worker starts. A child process inherits an ignored SIGINT, which a shell's background job
-    # has, but no handler; so the workers start with the default action.
+    # The handlers are set before any worker starts. In a shell's background job SIGINT is ignored, and a child process would
+    # inherit that. It does not inherit a handler: with one set here, the workers start with the default action.
     with _forward_signals(workers) as signals:
         while workers or waiting:
             while waiting and not signals and (not limit or len(workers) < limit):
