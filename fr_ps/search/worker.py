@@ -45,7 +45,8 @@ _POLL_SECONDS = 1.0
 
 def main() -> int:
     """Do the job on standard input; returns the exit code."""
-    # For a worker that `run_workers` did not start: a shell's background job ignores SIGINT.
+    # Has an effect only if the worker was started without `run_workers`, for example by hand in a shell's background job, where a
+    # process inherits that SIGINT is ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return run_main(_run_job)
 

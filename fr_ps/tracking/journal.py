@@ -89,8 +89,8 @@ _DATA_TYPES: dict[EventKind, Any] = {
 }
 """Kind of an event to the type of its data."""
 _LINE_TYPES = {kind: make_dataclass("_Line", [("data", data)]) for kind, data in _DATA_TYPES.items()}
-"""For each kind of event, a type of its line that declares only the field `data`. `parse_json` gets it through `refine` and
-checks the line against it too."""
+"""For each kind of event, a dataclass whose only field is `data`, with the type of that kind. It is the argument `refine` of
+`parse_json`, which checks each line against `Event` and then against this dataclass."""
 
 
 class Journal:

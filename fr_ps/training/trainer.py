@@ -190,7 +190,7 @@ class Trainer:
         sessions = 0
         for batch in batches:
             losses.append(self.forward_backward(batch, is_first=not losses, batches_in_step=batches_in_step))
-            sessions += len(next(iter(batch.targets.values())))  # targets: those of all processes
+            sessions += len(next(iter(batch.targets.values())))  # of the whole batch; `batch.maps` is this process's share
         # The network ran on this process's own sessions only, so its gradients are summed over the processes. Each process
         # computed the losses on the outputs of all sessions, so the gradients of the losses' own parameters differ by rounding
         # only. They are averaged, so that these parameters stay identical in all processes. Sharded centres need neither: each
