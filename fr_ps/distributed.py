@@ -194,7 +194,10 @@ def sum_gradients(parameters: Sequence[Tensor]) -> None:
 
 
 def average_gradients(parameters: Sequence[Tensor]) -> None:
-    """Replace each gradient by its mean over the processes; they differ by rounding only, so that the parameters remain equal."""
+    """Replace each gradient by its mean over the processes, so that the parameters stay identical in all of them.
+
+    Before, the gradients differ by rounding only.
+    """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if world_size() > 1 and gradients:
         sum_gradients(parameters)
