@@ -42,7 +42,7 @@ class RunningSearch:
 
     @property
     def all_finished(self) -> bool:
-        """Whether every trial has ended."""
+        """Whether all `max_trials` trials have ended; False where the hours or epochs of the budget ended the search earlier."""
         return read_slots(self.study, self.spec.max_trials).all_finished
 
     def mlflow_address(self, mlflow_id: str | None) -> str:
