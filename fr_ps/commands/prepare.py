@@ -26,7 +26,14 @@ def _prepare(arguments: Namespace) -> None:
     echo_loading(f"the captures {arguments.captures}", "scipy")
     from tabulate import tabulate
 
-    from fr_ps.data.prepare_report import REPORT_FILE, orientation_warning, response_warning, summary_rows, white_level_warning
+    from fr_ps.data.prepare_report import (
+        REPORT_FILE,
+        failed_lights_warning,
+        orientation_warning,
+        response_warning,
+        summary_rows,
+        white_level_warning,
+    )
 
     settings = vars(arguments)
     shard = parse_shard_flags(settings.pop("shard"), merge := settings.pop("merge"))
@@ -45,6 +52,7 @@ def _prepare(arguments: Namespace) -> None:
     if more:
         print(f"... and {more} more" + ("" if shard else f", listed in {config.out}/{REPORT_FILE}"))
     warnings = (
+        failed_lights_warning(results),
         orientation_warning(results, config.light_axes),
         white_level_warning(results),
         response_warning(results, config.response),

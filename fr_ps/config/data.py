@@ -130,6 +130,8 @@ class AugmentConfig:
             map's root mean square; 0: no noise.
         erase: probability that a random rectangle of 2 to 33 % of a session's maps is erased (Zhong et al. 2020): albedo becomes
             its mean, depth 0, and normals (0, 0, 1).
+        leave_out_light: fit the linear embedding to maps solved without one of a session's lights too, which every moved copy
+            leaves out at random. Only sessions with stored pictures (`pictures.npy`, of four to seven lights) have such maps.
     """
 
     flip: float = 0.5
@@ -139,6 +141,7 @@ class AugmentConfig:
     shift: float = 0.0
     noise: float = 0.1
     erase: float = 0.0
+    leave_out_light: bool = False
 
     def __post_init__(self) -> None:
         check_types(self, "augment.")

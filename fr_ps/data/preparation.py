@@ -1,7 +1,7 @@
 """From one capture to its maps, and the record of the settings that made the maps of a data set."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from fr_ps.progress import OnProgress, no_progress
 from fr_ps.tables import SessionKey
 
 RECORD_FILE = "prepared.json"
-FORMAT = 4
+FORMAT = 5
 """Format of the maps. Increased whenever the same pictures and settings would give other maps."""
 _MANY_LIGHTS_FORMAT = 2
 """The same for sessions that `many_light_weights` solves. The others keep their maps when only its weights change."""
@@ -93,9 +93,13 @@ def solve_capture(
         calibrate_intensities=config.estimate_intensities,
         calibrate_ambient=config.estimate_ambient,
     )
+    if capture.failed:
+        maps = replace(maps, quality=maps.quality | {"imbalance": 1.0})
     _check_finite(maps, folder)
     stored_frame = dict(vars(frame.scaled(capture.reduction)))
     details = {"layout": capture.layout, "aligned_by": aligned_by, "frame": stored_frame} | maps.notes | {"quality": maps.quality}
+    if capture.failed:
+        details["failed"] = [*capture.failed]
     acquisition = describe_acquisition(capture)
     details["acquisition"] = vars(acquisition) | {"direction": [*acquisition.direction]}  # JSON has no tuples
     if len(capture.lights) >= MIN_MANY_LIGHTS:

@@ -10,12 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fr_ps.config import PrepareConfig
 from fr_ps.data.capture_labels import CaptureLabels, read_capture_labels
 from fr_ps.data.layout import DATA_FOLDER, LABELS_FILE, output_folder
 from fr_ps.data.mean_face import MeanFace, load_mean_face
 from fr_ps.data.preparation import FORMAT, RECORD_FILE, capture_to_maps, is_outdated, preparation_settings, read_record
 from fr_ps.data.prepare_report import REPORT_FILE, SessionResult, is_unmodified, labels_text, report_text, write_table
+from fr_ps.data.stored_pictures import PICTURES, pictures_to_store
 from fr_ps.errors import InputError
 from fr_ps.files import atomic_folder, remove_stale_temp
 from fr_ps.locks import file_lock
@@ -25,6 +28,7 @@ from fr_ps.photometric.align import read_boxes
 from fr_ps.photometric.frame import Box
 from fr_ps.photometric.layouts import shared_files
 from fr_ps.photometric.layouts.folders import list_names
+from fr_ps.photometric.maps import SurfaceMaps
 from fr_ps.photometric.sources import CaptureSource, list_sources
 from fr_ps.progress import OnProgress, no_progress, share_progress
 from fr_ps.shards import Shard
@@ -35,11 +39,11 @@ if TYPE_CHECKING:
 
 _KIND = "prepare"
 _MAPS = ("albedo", "normal", "depth", "confidence")
-_OPTIONAL_MAP = "normal_error"
-"""Missing with fewer than five lights, and in sessions of earlier versions."""
+_OPTIONAL_MAPS = ("normal_error", PICTURES)
+"""Missing with few lights or, the pictures, with many; see `SurfaceMaps.normal_error` and `pictures_to_store`."""
 _READING_SHARE = 0.9
 """Of the time of a session with large pictures, whose maps are much smaller."""
-_MAP_FILES = [f"{name}.npy" for name in (*_MAPS, _OPTIONAL_MAP)]
+_MAP_FILES = [f"{name}.npy" for name in (*_MAPS, *_OPTIONAL_MAPS)]
 
 
 @dataclass(frozen=True)
@@ -287,14 +291,27 @@ def _try_prepare(job: SessionJob, config: PrepareConfig, mean_face: MeanFace | N
         return SessionResult(source.id, source.session, "skipped", str(error))
     # A data set that mixes maps of different settings must not look finished.
     (Path(config.out) / LABELS_FILE).unlink(missing_ok=True)
+    arrays, described = _arrays(maps)
+    details |= described
     with atomic_folder(target) as folder:
-        for name in (*_MAPS, _OPTIONAL_MAP):
-            if (array := getattr(maps, name)) is not None:
-                write_array(folder / f"{name}.npy", array)
+        for name, array in arrays.items():
+            write_array(folder / f"{name}.npy", array)
         # Not synced: a sync takes as long as the solver, and after a power cut the session is prepared again.
         record = {"done": details, "made_from": made_from, "sizes": _map_sizes(folder)}
         (folder / RECORD_FILE).write_text(json.dumps(record))
     return SessionResult(source.id, source.session, "written", details=details)
+
+
+def _arrays(maps: SurfaceMaps) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Name of each file to its array, and the part of the record that describes the pictures."""
+    arrays = {name: getattr(maps, name) for name in _MAPS}
+    if maps.normal_error is not None:
+        arrays["normal_error"] = maps.normal_error
+    stored = pictures_to_store(maps)
+    if stored is None:
+        return arrays, {}
+    pictures, description = stored
+    return arrays | {PICTURES: pictures}, {PICTURES: description}
 
 
 def _preparation_inputs(job: SessionJob, config: PrepareConfig, mean_face: MeanFace | None) -> dict[str, Any]:
@@ -329,10 +346,9 @@ def _previous_details(target: Path, inputs: dict[str, Any]) -> dict[str, Any] | 
 
 
 def _map_sizes(folder: Path) -> list[int]:
-    """Bytes of each map's file, to detect truncated and removed maps. The optional map is last, where it exists."""
-    sizes = [(folder / f"{name}.npy").stat().st_size for name in _MAPS]
-    optional = folder / f"{_OPTIONAL_MAP}.npy"
-    return [*sizes, optional.stat().st_size] if optional.exists() else sizes
+    """Bytes of each map's file, to detect truncated and removed maps. Optional ones are last, where they exist."""
+    optional = [path for name in _OPTIONAL_MAPS if (path := folder / f"{name}.npy").exists()]
+    return [path.stat().st_size for path in (*(folder / f"{name}.npy" for name in _MAPS), *optional)]
 
 
 def write_tables(plan: Preparation, results: Iterable[SessionResult]) -> list[SessionResult]:

@@ -190,6 +190,19 @@ def _axes_remedy(layout: CaptureLayout, mismatch: AxesMismatch, light_axes: str)
     return f"in {_FILES_OF_VECTORS.get(layout, 'the file of lights')} {change}"
 
 
+def failed_lights_warning(results: list[SessionResult]) -> str | None:
+    """A warning if lights failed in sessions; else None."""
+    failed = [(f"{result.id}/{result.session}", result.details["failed"]) for result in results if "failed" in result.details]
+    if not failed:
+        return None
+    session, names = failed[0]
+    return (
+        f"warning: in {len(failed)} sessions a light failed, e.g. {session}: {', '.join(names)} is almost black; their maps are "
+        "solved from the other images and are less accurate, and their quality_imbalance is 1; capture them again, or leave "
+        "them out of a training by --data.limits.quality_imbalance 0.99"
+    )
+
+
 def response_warning(results: list[SessionResult], response: str) -> str | None:
     """A warning if images that are probably encoded for a screen were taken as linear in the light; else None.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fr_ps.json_files import PositiveInt
+from fr_ps.json_files import NonNegativeInt, PositiveInt
 from fr_ps.photometric.captures import Capture
 from fr_ps.photometric.robust import MIN_MANY_LIGHTS
 
@@ -25,12 +25,14 @@ class Acquisition:
         condition: condition number of their directions.
         direction: mean of their unit vectors, of length 1.
         white_level: stored value at which the camera saturates; None: unknown.
+        failed: number of lights that failed; they are not among the others.
     """
 
     lights: PositiveInt
     condition: float
     direction: Direction
     white_level: PositiveInt | None = None
+    failed: NonNegativeInt = 0
 
     @property
     def bits(self) -> int | None:
@@ -65,7 +67,8 @@ class AcquisitionRange:
 def describe_acquisition(capture: Capture) -> Acquisition:
     """The lights and the bit depth of `capture`."""
     condition = float(np.linalg.cond(capture.lights))
-    return Acquisition(len(capture.lights), condition, _mean_direction(capture.lights), capture.white_level)
+    direction = _mean_direction(capture.lights)
+    return Acquisition(len(capture.lights), condition, direction, capture.white_level, len(capture.failed))
 
 
 def summarize_acquisitions(found: Sequence[Acquisition]) -> AcquisitionRange:
@@ -103,6 +106,7 @@ def acquisition_warning(known: AcquisitionRange | None, found: Sequence[tuple[st
 def acquisition_differences(known: AcquisitionRange, one: Acquisition) -> list[str]:
     """In what `one` differs from the captures of `known`, in words.
 
+    - a light that failed;
     - half as many lights or fewer, or a number for which the solvers use the other rule for outliers;
     - a condition number more than 1.5 times above or below the range;
     - a mean direction of the lights more than 15 degrees outside the range;
@@ -110,7 +114,7 @@ def acquisition_differences(known: AcquisitionRange, one: Acquisition) -> list[s
     """
     fewest, most = known.lights
     low, high = known.condition
-    differences = []
+    differences = [f"{one.failed} of {one.lights + one.failed} lights failed (almost black image)"] if one.failed else []
     other_rule = one.lights < MIN_MANY_LIGHTS <= fewest or most < MIN_MANY_LIGHTS <= one.lights
     if _FEWER_LIGHTS * one.lights <= fewest or other_rule:
         differences.append(f"{one.lights} lights (training: {_range_text(fewest, most)})")

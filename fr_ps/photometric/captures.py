@@ -1,7 +1,7 @@
 """Reading the capture of one session: its pictures as light, their lights, mask and landmarks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +10,7 @@ import numpy as np
 from fr_ps.config import CaptureLayout, LightAxes, MaskSource
 from fr_ps.errors import InputError
 from fr_ps.photometric.capture_pictures import read_pictures, size_text
+from fr_ps.photometric.failed_lights import find_failed_lights
 from fr_ps.photometric.layouts import find_lights, read_lights_file
 from fr_ps.photometric.layouts.files import match_names
 from fr_ps.photometric.layouts.folders import list_files, list_names
@@ -43,6 +44,7 @@ class Capture:
         paired_by_order: whether the images were paired with the lights by the order of their names alone.
         encoded: whether a picture is JPEG, or is tagged as sRGB or gamma.
         stored_size: height and width of the stored pictures, in pixels before the reduction.
+        failed: names of the image files of lights that failed; neither they nor their lights are in the arrays.
     """
 
     images: np.ndarray
@@ -58,6 +60,7 @@ class Capture:
     encoded: bool = False
     white_level: int | None = None
     stored_size: tuple[int, int] = None  # type: ignore[assignment]  # never None once it is made
+    failed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.saturated is None:
@@ -89,6 +92,7 @@ def read_capture(
     """The pictures, lights, mask and landmarks of one session folder.
 
     Pictures of more than `capture_pictures.MAX_VALUES` pixels together are averaged over squares of pixels as they are read.
+    Pictures of lights that failed are left out; see `find_failed_lights`.
 
     Args:
         folder: of the session.
@@ -98,7 +102,8 @@ def read_capture(
 
     Raises:
         InputError: a file is missing, unreadable or invalid, fewer than three images, images that are black or of different
-            sizes or depths, two masks or an empty one, landmarks outside the picture, or lights that `check_lights` rejects.
+            sizes or depths, two masks or an empty one, landmarks outside the picture, or lights that `check_lights` rejects,
+            also without those that failed.
     """
     files = list_files(folder)
     ambient = _find_ambient(folder, files, settings.ambient) if settings.ambient else None
@@ -123,7 +128,7 @@ def read_capture(
     landmarks = None
     if LANDMARKS_FILE in names:
         landmarks = _read_valid_landmarks(folder / LANDMARKS_FILE, *pictures.size) / pictures.reduction
-    return Capture(
+    capture = Capture(
         pictures.images,
         stated.lights,
         pictures.saturated,
@@ -137,6 +142,23 @@ def read_capture(
         pictures.encoded,
         pictures.saturation_level or pictures.white_level,
         pictures.size,
+    )
+    return _leave_out_failed_lights(capture, stated.images, settings.max_condition, lights_file.path)
+
+
+def _leave_out_failed_lights(capture: Capture, names: Sequence[str], max_condition: float, lights_file: Path) -> Capture:
+    failed = find_failed_lights(capture.images, capture.intensities, capture.lights, capture.mask)
+    if not failed.any():
+        return capture
+    failed_names = tuple(name for name, one in zip(names, failed) if one)
+    check_lights(capture.lights[~failed], max_condition, f"{lights_file}, without the failed light of {', '.join(failed_names)}")
+    return replace(
+        capture,
+        images=capture.images[~failed],
+        lights=capture.lights[~failed],
+        saturated=capture.saturated[~failed],
+        intensities=capture.intensities[~failed],
+        failed=failed_names,
     )
 
 

@@ -95,7 +95,7 @@ def light_directions(angles: Sequence[Sequence[float]]) -> np.ndarray:
     return np.column_stack([-np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)])
 
 
-def check_lights(lights: np.ndarray, max_condition: float, where: Path) -> None:
+def check_lights(lights: np.ndarray, max_condition: float, where: Path | str) -> None:
     """Reject (k, 3) light directions that determine the normals not at all, or only with a large error.
 
     The condition number of `lights` bounds the factor from the error of the pictures to that of the normals.

@@ -1,7 +1,7 @@
 """One session from pictures to maps: resample the pictures, solve, integrate."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,8 @@ class SurfaceMaps:
             twist agreement of the normals; the median of `normal_error`, where there is one.
         normal_error: (H, W), standard error of the normal in degrees by `normal_standard_error`, of the fit with the weights of
             the solver and without a prior; NaN where albedo is 0. None with fewer than five lights.
+        pictures: (k, H, W), from which the maps were solved, under lights of equal intensity.
+        lights: (k, 3) vectors toward these lights, in the axes of the maps.
     """
 
     albedo: np.ndarray
@@ -41,6 +43,56 @@ class SurfaceMaps:
     quality: dict[str, float]
     notes: dict[str, Any]
     normal_error: np.ndarray | None = None
+    pictures: np.ndarray | None = None
+    lights: np.ndarray | None = None
+
+
+class Surface(NamedTuple):
+    """The solution of `solve_surface`, each of shape (..., H, W).
+
+    Attributes:
+        albedo: (H, W).
+        normals: (3, H, W) unit vectors.
+        scaled: (3, H, W), albedo times normal, in the axes of the square.
+        variance: (H, W), see `weighted_least_squares`.
+        weights: (k, H, W), the weights of the observations.
+    """
+
+    albedo: np.ndarray
+    normals: np.ndarray
+    scaled: np.ndarray
+    variance: np.ndarray
+    weights: np.ndarray
+
+
+def solve_surface(
+    images: np.ndarray,
+    saturated: np.ndarray,
+    lights: np.ndarray,
+    mask: np.ndarray,
+    stretch: np.ndarray,
+    solver: Solver,
+    prior: np.ndarray | None = None,
+) -> Surface:
+    """Albedo and normals of one session.
+
+    Args:
+        images: (k, H, W) under lights of equal intensity.
+        saturated: (k, H, W) in [0, 1].
+        lights: (k, 3), in the axes of the square.
+        mask: (H, W) bool: elsewhere the albedo is 0 and the normal (0, 0, 1).
+        stretch: (3,), see `split_albedo`.
+        solver: `least_squares`, `robust`, or `integrable`.
+        prior: (3, H, W) mean normals for `integrable`; see `solve_integrable`.
+    """
+    weights = observation_weights(images, saturated, lights)
+    scaled, variance = weighted_least_squares(images, lights, weights)
+    if solver == "least_squares":
+        scaled, weights = least_squares(images, lights), np.ones_like(weights)
+    elif solver == "integrable":
+        scaled = solve_integrable(images, lights, weights, mask, prior)
+    albedo, normals = split_albedo(scaled * mask, stretch)
+    return Surface(albedo, normals, scaled * mask, variance, weights)
 
 
 def compute_maps(
@@ -96,15 +148,10 @@ def compute_maps(
         calibrate_intensities=calibrate_intensities,
         calibrate_ambient=calibrate_ambient,
     )
-    weights = observation_weights(images, saturated, lights)
-    scaled, variance = weighted_least_squares(images, lights, weights)
-    if solver == "least_squares":
-        scaled = least_squares(images, lights)
-    elif solver == "integrable":
-        scaled = solve_integrable(images, lights, weights, mask, None if prior is None else prior.transpose(2, 0, 1))
-    albedo, normals = split_albedo(scaled * mask, stretch)
+    prior = None if prior is None else prior.transpose(2, 0, 1)
+    albedo, normals, scaled, variance, weights = solve_surface(images, saturated, lights, mask, stretch, solver, prior)
     depth = integrate_normals(normals, mask, integration)
-    error = normal_standard_error(images, lights, np.ones_like(weights) if solver == "least_squares" else weights, scaled * mask)
+    error = normal_standard_error(images, lights, weights, scaled)
     notes = {
         "intensities": intensities.tolist(),
         "ambient": ambient,
@@ -122,4 +169,6 @@ def compute_maps(
         session_quality(images, saturated, lights, normals, depth, mask),
         notes,
         error,
+        images,
+        lights,
     )

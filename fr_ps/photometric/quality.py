@@ -23,8 +23,8 @@ def session_quality(
     - residual: root mean square residual of least squares over the root mean square of the pictures. High if light
       directions or intensities are wrong, the face moved, or shadows and highlights are many. 0 with three lights.
     - imbalance: the same for the mean pixel, each pixel weighted by the square of its darkest over its brightest picture.
-      The weight excludes shadows and highlights but keeps a light that failed or was blocked. 1 if no pixel has light from
-      all lights; 0 with three lights.
+      The weight excludes shadows and highlights but keeps a light that was weak or blocked. 1 if no pixel has light from
+      all lights; 0 with three lights. `solve_capture` replaces it by 1 if a light failed.
     - shadowed: share of observations under `SHADOW`.
     - integrability: mean angle in degrees between the normals and those of the depth. High if no surface has these normals.
     - saturated: share of observations at the camera's limit.

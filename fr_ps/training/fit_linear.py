@@ -12,6 +12,7 @@ from fr_ps.config import AugmentConfig
 from fr_ps.data.augment import MapBatch, augment
 from fr_ps.data.dataset import Dataset
 from fr_ps.data.labels import ATTRIBUTES, Labels
+from fr_ps.data.stored_pictures import PICTURES, maps_without_light, pictures_file, read_stored_pictures
 from fr_ps.errors import InputError
 from fr_ps.evaluation.baselines.projections import wccn
 from fr_ps.evaluation.baselines.training_rows import sample_subjects
@@ -34,13 +35,14 @@ _BATCH = 64
 def fit_linear_embedding(
     network: FaceNetwork, dataset: Dataset, rows: np.ndarray, augmentation: AugmentConfig, seed: int
 ) -> None:
-    """Fit the linear embedding of `network`, and its classifiers, to training sessions and copies moved as in `augmentation`.
+    """Fit the linear embedding of `network`, and its classifiers, to training sessions and altered copies.
 
     Args:
         network: on the CPU, with a linear embedding.
         dataset: maps and labels.
         rows: (n,) the training part; `sample_subjects` limits it to `MAX_SESSIONS`.
-        augmentation: its crop, rotation, scale and shift move the copies.
+        augmentation: its crop, rotation, scale and shift move the copies. With `leave_out_light`, half of the copies of a session
+            with stored pictures are solved without one of its lights. The classifiers are fitted to the others.
         seed: random seed of the sample and the copies.
 
     Raises:
@@ -62,9 +64,21 @@ def fit_linear_embedding(
         embedding.means[part] = torch.from_numpy(mean)
         embedding.projections[part] = torch.from_numpy(projection)
     if network.linear_attributes is not None:
-        centred = [torch.from_numpy(parts[0]).float() - embedding.means[0]]
+        plain = np.flatnonzero(np.repeat([not _leaves_out_light(copy, augmentation) for copy in range(COPIES + 1)], len(rows)))
+        centred = [torch.from_numpy(parts[0][plain]).float() - embedding.means[0]]
         features = embedding.attribute_features(embedding.project(centred), centred)
-        fit_classifiers(network.linear_attributes, features.double().numpy(), labels)
+        fit_classifiers(network.linear_attributes, features.double().numpy(), labels.subset(plain))
+
+
+def no_pictures_warning(dataset: Dataset, rows: np.ndarray) -> str | None:
+    """A warning if `augment.leave_out_light` has no effect, because none of the (n,) training `rows` has stored pictures."""
+    keys = dataset.labels.subset(rows).row_keys()
+    if any(pictures_file(dataset.root, key).exists() for key in keys):
+        return None
+    return (
+        f"warning: augment.leave_out_light has no effect: no training session has {PICTURES}.npy, which `fr-ps prepare` writes "
+        "for four to seven lights; prepare the captures again, or set it to false"
+    )
 
 
 def fit_classifiers(classifiers: LinearAttributes, features: np.ndarray, labels: Labels) -> None:
@@ -101,20 +115,40 @@ def fit_classifiers(classifiers: LinearAttributes, features: np.ndarray, labels:
 def _features(
     embedding: LinearEmbedding, dataset: Dataset, rows: np.ndarray, augmentation: AugmentConfig, seed: int
 ) -> list[np.ndarray]:
-    """For each part of the embedding: (n (COPIES + 1), D) features of the n rows, then of their moved copies."""
+    """For each part of the embedding: (n (COPIES + 1), D) features of the n rows, then of their altered copies."""
     generator = torch.Generator().manual_seed(seed)
+    lights = np.random.default_rng(seed)
     geometry = replace(augmentation, flip=0.0, noise=0.0, erase=0.0)
     batches: list[list[torch.Tensor]] = []
     with progress("linear embedding", len(rows) * (COPIES + 1), "maps") as advance:
         for copy in range(COPIES + 1):
-            for maps in _batches(dataset, rows):
+            for maps in _batches(dataset, rows, lights if _leaves_out_light(copy, augmentation) else None):
                 moved = augment(maps, geometry, generator) if copy else maps
                 batches.append([torch.cat(list(part.values()), dim=1) for part in embedding.features(moved)])
                 advance(len(batches[-1][0]))
     return [torch.cat(features).double().numpy() for features in zip(*batches)]
 
 
-def _batches(dataset: Dataset, rows: np.ndarray) -> Iterator[MapBatch]:
+def _leaves_out_light(copy: int, augmentation: AugmentConfig) -> bool:
+    """Whether a copy is without one of the lights: with the setting, every second one. Copy 0 is the session as it is."""
+    return augmentation.leave_out_light and copy % 2 == 1
+
+
+def _batches(dataset: Dataset, rows: np.ndarray, lights: np.random.Generator | None = None) -> Iterator[MapBatch]:
+    """The maps of the rows; with `lights`, those of sessions with stored pictures without a light that it draws."""
     for start in range(0, len(rows), _BATCH):
-        maps = dataset.store.read(rows[start : start + _BATCH])
+        batch = rows[start : start + _BATCH]
+        maps = dataset.store.read(batch)
+        if lights is not None:
+            _leave_out_lights(maps, dataset, batch, lights)
         yield {modality: torch.from_numpy(array) for modality, array in maps.items()}
+
+
+def _leave_out_lights(maps: dict[str, np.ndarray], dataset: Dataset, rows: np.ndarray, lights: np.random.Generator) -> None:
+    """Replace in place the maps of sessions with stored pictures by those without one of the lights, which is drawn."""
+    for place, row in enumerate(rows):
+        stored = read_stored_pictures(dataset.root, (dataset.labels.ids[row], dataset.labels.sessions[row]))
+        if stored is not None:
+            left_out = int(lights.integers(len(stored.lights)))
+            for modality, solved in maps_without_light(stored, left_out, list(maps)).items():
+                maps[modality][place] = solved

@@ -20,7 +20,7 @@ from fr_ps.training.checkpoint_manager import CheckpointManager, describe_enviro
 from fr_ps.training.divergence import NonFiniteGuard, divergence_warning
 from fr_ps.training.early_stopping import BestTracker
 from fr_ps.training.finalize import TrainResult, finalize, predict_best
-from fr_ps.training.fit_linear import fit_linear_embedding
+from fr_ps.training.fit_linear import fit_linear_embedding, no_pictures_warning
 from fr_ps.training.optim import ModelEma, build_optimizer
 from fr_ps.training.prepare import PreparedTraining, prepare_training
 from fr_ps.training.schedule import warmup_note
@@ -116,6 +116,8 @@ def fit(
     setup, loader, network, device = _with_run_id(prepared.setup, run.id), prepared.loader, prepared.network, prepared.device
     if not prepared.has_checkpoint:
         if network.linear is not None and is_main_process():
+            if config.augment.leave_out_light and (warning := no_pictures_warning(setup.dataset, setup.split.train)):
+                echo(warning)
             fit_linear_embedding(network, setup.dataset, setup.split.train, config.augment, config.train.seed)
         # The other processes get the weights of the main process, which alone has fitted the linear embedding.
         network.load_state_dict(from_main_process(network.state_dict))

@@ -68,6 +68,7 @@ def test_the_range_has_the_extremes_and_the_spread_of_the_directions() -> None:
         ([FEW], {"white_level": None}, []),
         ([replace(FEW, white_level=1023)], {"white_level": 255}, []),
         ([replace(FEW, white_level=255)], {"white_level": 4095}, []),
+        ([FEW], {"lights": 3, "failed": 1}, ["1 of 4 lights failed (almost black image)"]),
         ([FEW], {"white_level": 255, "condition": 9.0}, ["condition number 9.0 (training: 1.5)", "8 bits (training: 12)"]),
     ],
 )

@@ -1,5 +1,6 @@
 """The fit of the linear embedding: its projection whitens the training sessions within subjects, and no others count."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from fr_ps.config import AugmentConfig, Config, ModelConfig
 from fr_ps.data.dataset import Dataset, open_dataset
 from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.data.store import MapStore
+from fr_ps.data.stored_pictures import maps_without_light, read_stored_pictures
 from fr_ps.models import build_network
 from fr_ps.models.folder import load_model
+from fr_ps.models.linear_attributes import LinearAttributes
 from fr_ps.models.linear_embedding import LinearEmbedding
 from fr_ps.models.network import FaceNetwork
-from fr_ps.training.fit_linear import COPIES, fit_linear_embedding
+from fr_ps.training.fit_linear import COPIES, fit_classifiers, fit_linear_embedding, no_pictures_warning
 from tests.training.runs import run_training, small_config
 
 STILL = AugmentConfig(crop=1, rotation=0, noise=0)
@@ -91,6 +94,65 @@ def test_subjects_whose_sessions_and_copies_are_equal_are_rejected(dataset: Data
     _, first = np.unique(dataset.labels.ids, return_index=True)
     with rejected("model.linear is above 0", "no training subject has sessions or copies that differ", "set it to 0"):
         fit(dataset, first)
+
+
+def without_light(dataset: Dataset, rows: np.ndarray, copies: int, seed: int) -> list[dict[str, np.ndarray]]:
+    """The maps of the rows in each copy, without a light that is drawn for each session."""
+    lights, modalities = np.random.default_rng(seed), list(dataset.store.maps)
+    found = []
+    for _ in range(copies):
+        solved = []
+        for key in dataset.labels.subset(rows).row_keys():
+            stored = read_stored_pictures(dataset.root, key)
+            assert stored is not None
+            solved.append(maps_without_light(stored, int(lights.integers(4)), modalities))
+        found.append({name: np.stack([one[name] for one in solved]) for name in modalities})
+    return found
+
+
+def test_every_second_copy_is_without_a_light_and_the_classifiers_are_fitted_to_the_others(dataset: Dataset) -> None:
+    rows, seed = np.arange(16), 3
+    network = fitted_network(dataset, rows, replace(STILL, leave_out_light=True), seed, linear_attributes=0.5)
+    embedding = network.linear
+    assert embedding is not None
+    plain = features_of(embedding, dataset, rows)
+    altered = [
+        torch.cat(list(embedding.features({name: torch.from_numpy(array) for name, array in maps.items()})[0].values()), dim=1)
+        for maps in without_light(dataset, rows, COPIES // 2, seed)
+    ]
+    features = np.concatenate([plain] * (COPIES // 2 + 1) + [one.double().numpy() for one in altered])
+    np.testing.assert_allclose(embedding.means[0].numpy(), features.mean(axis=0), atol=1e-5)
+    ids = np.tile(dataset.labels.ids[rows], COPIES + 1)
+    within = np.concatenate([features[ids == one] - features[ids == one].mean(axis=0) for one in np.unique(ids)])
+    covariance = LedoitWolf(assume_centered=True).fit(within).covariance_
+    projection = embedding.projections[0].double().numpy()
+    np.testing.assert_allclose(projection @ projection.T @ covariance, np.eye(sum(embedding.widths)), atol=2e-3)
+
+    assert network.linear_attributes is not None
+    classes = {attribute: len(dataset.labels.class_names(attribute)) for attribute in ATTRIBUTES}
+    expected = LinearAttributes(embedding.attribute_width, classes)
+    centred = [torch.from_numpy(plain).float() - embedding.means[0]]
+    units = embedding.attribute_features(embedding.project(centred), centred).double().numpy()
+    repeated = np.tile(np.arange(16), COPIES // 2 + 1)
+    fit_classifiers(expected, units[repeated], dataset.labels.subset(rows[repeated]))
+    for (name, found), wanted in zip(network.linear_attributes.named_buffers(), expected.buffers(), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=0.02 * float(wanted.abs().max()) + 1e-6, err_msg=name)
+
+
+def test_without_stored_pictures_no_light_is_left_out_and_a_warning_names_the_file(prepared: Path, tmp_path: Path) -> None:
+    shutil.copytree(prepared, tmp_path / "data")
+    with_pictures, rows = open_dataset(tmp_path / "data", ["albedo", "normal"]), np.arange(12)
+    setting = replace(STILL, leave_out_light=True)
+    altered = fit(with_pictures, rows, setting).projections
+    assert no_pictures_warning(with_pictures, rows) is None
+    for file in tmp_path.glob("data/data/*/*/pictures.npy"):
+        file.unlink()
+    plain = fit(with_pictures, rows)
+    assert torch.equal(fit(with_pictures, rows, setting).projections, plain.projections)
+    assert not torch.allclose(altered, plain.projections, rtol=1e-2)
+    assert "augment.leave_out_light has no effect: no training session has pictures.npy" in str(
+        no_pictures_warning(with_pictures, rows)
+    )
 
 
 def with_linear(config: Config) -> Config:
