@@ -40,9 +40,12 @@ def make_split(labels: Labels, config: DataConfig, left_out: Collection[SessionK
     if config.gallery and not len(split.gallery):
         split = _add_gallery(labels, split, config)
     if labels.count_subjects(split.train) < 2:
+        test = f"data.test_people {config.test_people:g}"
+        if config.folds or config.split:
+            test = f"data.split {config.split}" if config.split else f"data.folds {config.folds}"
         raise InputError(
-            f"data.val_people {config.val_people:g} and data.test_people {config.test_people:g} leave fewer than two of "
-            f"{labels.count_subjects()} subjects to train on; lower them"
+            f"{test} and data.val_people {config.val_people:g} leave fewer than two of {labels.count_subjects()} subjects to "
+            "train on; change them"
         )
     for name, rows in (("val", split.val), ("test", split.test)):
         if len(rows):

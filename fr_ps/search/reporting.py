@@ -1,7 +1,6 @@
 """The end of a search: results and page, final runs, their comparison with the base, registration."""
 
 import textwrap
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from fr_ps.search.spec import StudySpec, first_metric
 from fr_ps.search.trial import TRIAL_TAG, trial_run_id
 from fr_ps.serving.registry import register
 from fr_ps.tables import format_csv
-from fr_ps.tracking.listing import mark_interrupted
 from fr_ps.tracking.run import Run
 from fr_ps.tracking.run_folder import read_run_info
 from fr_ps.tracking.run_lock import is_locked
@@ -86,9 +84,6 @@ def _sync_trial_runs(search: RunningSearch) -> None:
     ids = dict.fromkeys(trial_run_id(trial) for trial in search.study.get_trials(deepcopy=False))
     folders = [search.runs / run_id for run_id in ids if run_id]
     present = [folder for folder in folders if folder.is_dir() and not is_locked(folder)]
-    for folder in present:
-        with suppress(InputError):  # a damaged folder; `fr-ps runs` reports it
-            mark_interrupted(folder)
     pending = [folder for folder in pending_runs(search.runs) if folder in present]
     undelivered: dict[str, int] = {}
     for result in sync(pending, no_progress):

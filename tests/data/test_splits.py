@@ -55,6 +55,18 @@ def test_every_row_is_in_one_part_and_the_protocol_holds(sizes, val, test, galle
         assert train == set(labels.ids.tolist())
 
 
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [({"test_people": 3}, "data.test_people 3"), ({"folds": 3}, "data.folds 3"), ({"split": "split.csv"}, "data.split split.csv")],
+)
+def test_the_settings_that_leave_no_subjects_to_train_on_are_named(settings, named, tmp_path, monkeypatch, rejected):
+    labels = labels_of([3, 3, 3, 3, 3])
+    monkeypatch.chdir(tmp_path)
+    write_split(tmp_path / "split.csv", labels, Split(np.arange(9), np.arange(0), np.arange(9, 15), np.arange(0)))
+    with rejected(f"{named} and data.val_people 2 leave fewer than two of 5 subjects to train on"):
+        make_split(labels, DataConfig(val_people=2, **settings))
+
+
 @pytest.mark.parametrize("protocol", ["subject_disjoint", "session_disjoint"])
 def test_folds_test_everything_once(protocol):
     labels = labels_of([4, 6, 8, 5, 9, 7, 4])

@@ -290,5 +290,5 @@ def test_missing_data_are_an_error(tmp_path: Path, rejected: AssertRejected) -> 
 
 
 def test_too_few_training_subjects_are_an_error(prepared: Path, rejected: AssertRejected) -> None:
-    with rejected("data.val_people", "subjects to train on", "lower them"):
+    with rejected("data.val_people", "subjects to train on", "change them"):
         check_data_and_objectives(spec_of(prepared, val_people=3, test_people=3))
