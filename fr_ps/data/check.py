@@ -6,9 +6,11 @@ from pathlib import Path
 
 from fr_ps.data.labels import Labels
 from fr_ps.data.layout import CHANNELS, map_file, read_map, session_folder
+from fr_ps.data.stored_pictures import pictures_file, read_stored_pictures
 from fr_ps.errors import InputError
 from fr_ps.photometric.orientation import NormalStatistics, axes_warning, normal_statistics
 from fr_ps.progress import OnProgress, no_progress
+from fr_ps.tables import SessionKey
 
 Size = tuple[int, ...]
 """Height and width."""
@@ -21,7 +23,7 @@ class MapCheck:
     Attributes:
         files: number of expected files, one per row of the table and modality.
         modalities: of the data set.
-        bad: path and error of each bad file, in the order of the table.
+        bad: path and error of each bad file, in the order of the table: of the maps, then of the stored pictures.
         warning: about normals whose axes are probably wrong; None if they look right.
     """
 
@@ -47,7 +49,7 @@ def check_maps(root: Path, labels: Labels, advance: OnProgress = no_progress) ->
     """Read every map of every row.
 
     A map is bad if it is missing while another session has that modality, unreadable or invalid, not square, or not of the
-    most common size.
+    most common size. The pictures that `prepare` stored with the maps are checked too, where there are any.
 
     Args:
         root: of the prepared data set, which is only read.
@@ -56,13 +58,15 @@ def check_maps(root: Path, labels: Labels, advance: OnProgress = no_progress) ->
     """
     modalities = _modalities_in_use(root, labels)
     found: list[tuple[Path, Size | str]] = []
+    pictures: list[tuple[Path, Size | str]] = []
     normals: list[NormalStatistics] = []
     for key in labels.row_keys():
         found += [_check_map(root, *key, modality, normals) for modality in modalities]
+        pictures += _check_pictures(root, key)
         advance(1)
     squares = Counter(size for _, size in found if not isinstance(size, str) and size[0] == size[1])
     most_common = squares.most_common(1)[0][0] if squares else None
-    reasons = [(path, size if isinstance(size, str) else _size_error(size, most_common)) for path, size in found]
+    reasons = [(path, size if isinstance(size, str) else _size_error(size, most_common)) for path, size in found + pictures]
     return MapCheck(len(found), modalities, [(path, reason) for path, reason in reasons if reason], axes_warning(normals))
 
 
@@ -80,6 +84,18 @@ def _check_map(root: Path, subject: str, session: str, modality: str, normals: l
         return path, array.shape[1:]
     except InputError as error:
         return path, str(error).removeprefix(f"{path}: ")
+
+
+def _check_pictures(root: Path, key: SessionKey) -> list[tuple[Path, Size | str]]:
+    """The file of the stored pictures, and their size or their error; empty if the session has none."""
+    path = pictures_file(root, key)
+    try:
+        stored = read_stored_pictures(root, key)
+        return [] if stored is None else [(path, stored.mask.shape)]
+    except OSError:  # an inaccessible folder, which its maps report
+        return []
+    except InputError as error:
+        return [(path, str(error).removeprefix(f"{path}: "))]
 
 
 def _size_error(size: Size, most_common: Size | None) -> str:

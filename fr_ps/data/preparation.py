@@ -84,15 +84,20 @@ def solve_capture(
         InputError: unusable landmarks or mask, or maps that are not finite.
     """
     frame, aligned_by = align_capture(capture, folder, config.align, box, size=config.size, fit=config.fit)
-    maps = compute_maps(
-        capture,
-        frame,
-        solver=config.solver,
-        integration=config.integration,
-        prior=mean_face.normals if mean_face else None,
-        calibrate_intensities=config.estimate_intensities,
-        calibrate_ambient=config.estimate_ambient,
-    )
+    try:
+        maps = compute_maps(
+            capture,
+            frame,
+            solver=config.solver,
+            integration=config.integration,
+            prior=mean_face.normals if mean_face else None,
+            calibrate_intensities=config.estimate_intensities,
+            calibrate_ambient=config.estimate_ambient,
+        )
+    except InputError as error:
+        if not capture.failed:
+            raise
+        raise InputError(f"without the failed light of {', '.join(capture.failed)} (almost black image): {error}") from None
     if capture.failed:
         maps = replace(maps, quality=maps.quality | {"imbalance": 1.0})
     _check_finite(maps, folder)
@@ -146,6 +151,14 @@ class _PreparationInputs:
 
 
 @dataclass(frozen=True)
+class _PicturesRecord:
+    """See `fr_ps.data.stored_pictures`."""
+
+    lights: list[tuple[float, float, float]]
+    scale: float
+
+
+@dataclass(frozen=True)
 class _PreparationDetails:
     aligned_by: AlignedBy
     convexity: tuple[tuple[float, float], tuple[float, float]]
@@ -153,6 +166,7 @@ class _PreparationDetails:
     quality: dict[str, float]
     intensities: list[float]
     acquisition: Acquisition | None = None
+    pictures: _PicturesRecord | None = None
 
 
 @dataclass(frozen=True)

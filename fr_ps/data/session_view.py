@@ -23,7 +23,7 @@ from fr_ps.tables import SessionKey, suggest_session
 CONFIDENCE_FILE = "confidence.npy"
 QUALITY_MEANINGS = {
     "residual": "relative error of the least-squares fit: wrong lights, motion, shadows, highlights",
-    "imbalance": "the same for the mean of the pixels: a light that failed or differs in intensity",
+    "imbalance": "the same for the mean of the pixels: a light that differs in intensity; 1 if a light failed",
     "shadowed": "share of observations in shadow",
     "integrability": "degrees between the normals and those of the depth map",
     "saturated": "share of observations at the camera's limit",
@@ -126,7 +126,9 @@ def view_session(root: Path, labels: Labels, row: int, captures: Path | None = N
         mask,
         recorded,
         no_recorded,
-        _labels_of(labels, row) | _describe_preparation(preparation, albedo.shape),
+        _labels_of(labels, row)
+        | _describe_preparation(preparation, albedo.shape)
+        | _describe_failed_lights(root, key, preparation),
         _quality_of(labels, row),
     )
 
@@ -211,6 +213,11 @@ def _describe_preparation(preparation: dict[str, Any], shape: tuple[int, ...]) -
     shown = ("solver", "integration", "align", "fit")
     text = ", ".join([size, *(f"{name} {preparation[name]}" for name in shown if name in preparation)])
     return {"maps": text}
+
+
+def _describe_failed_lights(root: Path, key: SessionKey, preparation: dict[str, Any]) -> dict[str, str]:
+    failed = read_record(session_folder(root, *key))["done"].get("failed") if preparation else None
+    return {"failed lights": f"{', '.join(failed)} (almost black), not used"} if failed else {}
 
 
 def _quality_of(labels: Labels, row: int) -> list[tuple[str, float | None, float, float, str]]:

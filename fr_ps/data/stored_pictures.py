@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -22,6 +22,7 @@ PICTURES = "pictures"
 """Name of the file without its suffix, and key in the record of the preparation."""
 _MIN_LIGHTS = 4
 """Three lights or more remain."""
+_MAX_OVER_BRIGHT = 100.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class StoredPictures:
         stretch: (3,), see `split_albedo`.
         solver: of the session's maps.
         integration: of the session's maps.
+        max_condition: largest condition number of lights that the preparation accepts.
     """
 
     pictures: np.ndarray
@@ -43,18 +45,27 @@ class StoredPictures:
     stretch: np.ndarray
     solver: Solver
     integration: Integration
+    max_condition: float
+
+    @property
+    def removable(self) -> list[int]:
+        """Indices of the lights without which the others still determine the normals, up to `max_condition`."""
+        lights = self.lights / self.stretch
+        return [one for one in range(len(lights)) if np.linalg.cond(np.delete(lights, one, axis=0)) <= self.max_condition]
 
 
 def pictures_to_store(maps: SurfaceMaps) -> tuple[np.ndarray, dict[str, Any]] | None:
-    """The pictures (k, H, W) as float16 of at most 1, and for the record their lights and the factor to their unit.
+    """The pictures (k, H, W) as float16, and for the record their lights and the factor to their unit.
 
     Returns:
         None with fewer than four lights, and with so many that one of them hardly matters.
     """
     if maps.pictures is None or maps.lights is None or not _MIN_LIGHTS <= len(maps.lights) < MIN_MANY_LIGHTS:
         return None
-    scale = max(float(maps.pictures.max()), 1e-6)
-    return (maps.pictures / scale).astype(np.float16), {"lights": maps.lights.tolist(), "scale": scale}
+    # Single hot pixels of float images do not set the scale, as float16 has a limited range.
+    scale = max(min(float(maps.pictures.max()), _MAX_OVER_BRIGHT * float(np.quantile(maps.pictures, 0.99))), 1e-6)
+    stored = np.minimum(maps.pictures / scale, np.finfo(np.float16).max).astype(np.float16)
+    return stored, {"lights": maps.lights.tolist(), "scale": scale}
 
 
 def pictures_file(root: Path, key: SessionKey) -> Path:
@@ -78,15 +89,21 @@ def read_stored_pictures(root: Path, key: SessionKey) -> StoredPictures | None:
     try:
         lights, scale = np.array(details[PICTURES]["lights"], dtype=np.float64), float(details[PICTURES]["scale"])
         stretch = np.array([*Frame(**details["frame"]).stretch, 1.0])
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{folder / RECORD_FILE}: does not describe {path.name}; prepare the session again") from None
-    if pictures.shape != (len(lights), *confidence.shape) or lights.shape[1:] != (3,) or pictures.dtype != np.float16:
+        max_condition = float(settings["max_condition"])
+        known = settings["solver"] in get_args(Solver) and settings["integration"] in get_args(Integration)
+    except (ArithmeticError, KeyError, TypeError, ValueError):
+        known = False
+    if not known or not lights.any(axis=1).all():
+        raise InputError(f"{folder / RECORD_FILE}: does not describe {path.name}; prepare the session again")
+    if confidence.dtype.kind != "f" or pictures.shape != (len(lights), *confidence.shape) or pictures.dtype != np.float16:
         shape = " x ".join(map(str, pictures.shape))
-        raise InputError(f"{path}: shape is {shape}, which does not fit the other files; prepare the session again")
-    if not np.isfinite(pictures).all():
-        raise InputError(f"{path}: contains NaN or infinity; prepare the session again")
-    pixels = pictures.astype(np.float32) * np.float32(scale)
-    return StoredPictures(pixels, lights, confidence > 0, stretch, settings["solver"], settings["integration"])
+        raise InputError(f"{path}: {pictures.dtype} of shape {shape} does not fit the other files; prepare the session again")
+    pixels, mask = pictures.astype(np.float32) * scale, confidence > 0
+    if scale <= 0 or not np.isfinite(pixels).all() or not pixels.any() or not mask.any():
+        raise InputError(f"{path}: contains no pictures; prepare the session again")
+    return StoredPictures(
+        pixels.astype(np.float32), lights, mask, stretch, settings["solver"], settings["integration"], max_condition
+    )
 
 
 def maps_without_light(stored: StoredPictures, left_out: int, modalities: Sequence[str]) -> dict[str, np.ndarray]:

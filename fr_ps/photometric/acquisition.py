@@ -72,7 +72,8 @@ def describe_acquisition(capture: Capture) -> Acquisition:
 
 
 def summarize_acquisitions(found: Sequence[Acquisition]) -> AcquisitionRange:
-    """The range of one or more captures."""
+    """The range of one or more captures; those with a failed light count only if there are no others."""
+    found = [one for one in found if not one.failed] or found
     direction = _mean_direction(np.array([one.direction for one in found]))
     bits = [one.bits for one in found if one.bits is not None]
     return AcquisitionRange(

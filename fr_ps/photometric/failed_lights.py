@@ -7,6 +7,11 @@ from fr_ps.photometric.solve import residual_projector
 _MAX_SHARE = 0.1
 """A light failed if its picture has less than this share of the predicted light. In the 158 sessions of Yale B, two have 0.01 and
 0.02, and all others have 0.5 or more."""
+_MAX_BRIGHTNESS = 0.1
+"""A picture of a failed light is also dark as such: its bright pixels have less than this share of those of the median picture.
+On a shiny plane, a picture without the highlight has little of the predicted light, but is as dark as most others."""
+_BRIGHT = 0.99
+"""Quantile of the pixels that is their brightness."""
 _MAX_PIXELS = 5_000
 _MIN_REDUNDANCY = 1e-3
 """Below it, a picture's prediction from the others is mostly their noise."""
@@ -17,9 +22,10 @@ def find_failed_lights(
 ) -> np.ndarray:
     """(k,) bool: the lights that did not reach the camera, as when a flash did not fire.
 
-    Each picture is predicted from the others: their least-squares surface under its light, without attached shadows. The
-    picture with the smallest share of the predicted light is left out while that share is below a tenth, and the others are
-    predicted again without it. Three pictures predict none of each other, so with two failed lights of four one is found.
+    Each picture is predicted from the others: their least-squares surface under its light, without attached shadows. Of the
+    pictures that are dark beside the others, the one with the smallest share of the predicted light is left out while that share
+    is below a tenth, and the others are predicted again without it. Three pictures predict none of each other, so with two
+    failed lights of four one is found.
 
     Args:
         images: (k, H, W), linear in the light received.
@@ -27,14 +33,16 @@ def find_failed_lights(
         lights: (k, 3) unit vectors.
         mask: (H, W) bool: the pixels to use; None: all.
     """
-    step = max(1, round(np.sqrt(images[0].size / _MAX_PIXELS)))
-    pixels = (images[:, ::step, ::step] / intensities[:, None, None]).reshape(len(images), -1)
-    if mask is not None:
-        pixels = pixels[:, mask[::step, ::step].ravel()]
+    places = np.arange(images[0].size) if mask is None else np.flatnonzero(mask)
+    if len(places) > _MAX_PIXELS:
+        places = np.random.default_rng(0).choice(places, _MAX_PIXELS)
+    pixels = images.reshape(len(images), -1)[:, places] / intensities[:, None]
+    brightness = np.quantile(pixels, _BRIGHT, axis=1)
     failed = np.zeros(len(images), dtype=bool)
     while (~failed).sum() > 3:
         used = np.flatnonzero(~failed)
-        shares = _shares_of_predicted_light(pixels[used], lights[used])
+        dark = brightness[used] < _MAX_BRIGHTNESS * np.median(brightness[used])
+        shares = np.where(dark, _shares_of_predicted_light(pixels[used], lights[used]), np.inf)
         if shares.min() >= _MAX_SHARE:
             break
         failed[used[shares.argmin()]] = True

@@ -71,13 +71,13 @@ def fit_linear_embedding(
 
 
 def no_pictures_warning(dataset: Dataset, rows: np.ndarray) -> str | None:
-    """A warning if `augment.leave_out_light` has no effect, because none of the (n,) training `rows` has stored pictures."""
-    keys = dataset.labels.subset(rows).row_keys()
-    if any(pictures_file(dataset.root, key).exists() for key in keys):
+    """A warning if `augment.leave_out_light` has no effect, because no light of the (n,) training `rows` can be left out."""
+    stored = (read_stored_pictures(dataset.root, key) for key in dataset.labels.subset(rows).row_keys())
+    if any(one is not None and one.removable for one in stored):
         return None
     return (
-        f"warning: augment.leave_out_light has no effect: no training session has {PICTURES}.npy, which `fr-ps prepare` writes "
-        "for four to seven lights; prepare the captures again, or set it to false"
+        f"warning: augment.leave_out_light has no effect: no training session has {PICTURES}.npy of lights of which one can be "
+        "left out; `fr-ps prepare` writes it for four to seven lights; prepare the captures again, or set it to false"
     )
 
 
@@ -146,9 +146,13 @@ def _batches(dataset: Dataset, rows: np.ndarray, lights: np.random.Generator | N
 
 def _leave_out_lights(maps: dict[str, np.ndarray], dataset: Dataset, rows: np.ndarray, lights: np.random.Generator) -> None:
     """Replace in place the maps of sessions with stored pictures by those without one of the lights, which is drawn."""
-    for place, row in enumerate(rows):
-        stored = read_stored_pictures(dataset.root, (dataset.labels.ids[row], dataset.labels.sessions[row]))
-        if stored is not None:
-            left_out = int(lights.integers(len(stored.lights)))
-            for modality, solved in maps_without_light(stored, left_out, list(maps)).items():
-                maps[modality][place] = solved
+    for place, key in enumerate(dataset.labels.subset(rows).row_keys()):
+        stored = read_stored_pictures(dataset.root, key)
+        if stored is None or not (removable := stored.removable):
+            continue
+        left_out = removable[lights.integers(len(removable))]
+        for modality, solved in maps_without_light(stored, left_out, list(maps)).items():
+            if solved.shape != maps[modality][place].shape:
+                sizes = f"{solved.shape[-1]} pixels, but the {modality} maps {maps[modality].shape[-1]}"
+                raise InputError(f"{pictures_file(dataset.root, key)}: the pictures have {sizes} a side; prepare it again")
+            maps[modality][place] = solved

@@ -77,6 +77,18 @@ def test_an_inaccessible_session_is_listed_and_the_others_are_read(prepared, tmp
     assert (result.files, done) == (75, 25)
 
 
+def test_stored_pictures_that_a_training_would_reject_are_listed(prepared, tmp_path):
+    root = shutil.copytree(prepared, tmp_path / "set")
+    np.save(root / "data/S000/s00/pictures.npy", np.ones((3, 48, 48), dtype=np.float16))
+    np.save(root / "data/S000/s01/pictures.npy", np.ones((4, 40, 40), dtype=np.float16))
+    np.save(root / "data/S000/s01/confidence.npy", np.ones((40, 40), dtype=np.float32))
+    (root / "data/S001/s00/pictures.npy").unlink()
+    result, bad, _ = found(root)
+    assert result.files == 72
+    assert "float16 of shape 3 x 48 x 48 does not fit" in bad.pop("S000/s00/pictures.npy")
+    assert bad == {"S000/s01/pictures.npy": "40 x 40, but most maps are 48 x 48"}
+
+
 def test_a_modality_without_any_map_is_not_reported(prepared, tmp_path):
     root = shutil.copytree(prepared, tmp_path / "set")
     for path in root.glob("data/*/*/depth.npy"):

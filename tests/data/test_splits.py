@@ -57,7 +57,11 @@ def test_every_row_is_in_one_part_and_the_protocol_holds(sizes, val, test, galle
 
 @pytest.mark.parametrize(
     ("settings", "named"),
-    [({"test_people": 3}, "data.test_people 3"), ({"folds": 3}, "data.folds 3"), ({"split": "split.csv"}, "data.split split.csv")],
+    [
+        ({"test_people": 3}, "data.test_people 3"),
+        ({"folds": 3}, "data.folds 3"),
+        ({"split": "split.csv"}, "data.split split.csv"),
+    ],
 )
 def test_the_settings_that_leave_no_subjects_to_train_on_are_named(settings, named, tmp_path, monkeypatch, rejected):
     labels = labels_of([3, 3, 3, 3, 3])

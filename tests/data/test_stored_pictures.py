@@ -9,9 +9,12 @@ import pytest
 
 from fr_ps.config import PrepareConfig
 from fr_ps.data.prepare import prepare
-from fr_ps.data.stored_pictures import maps_without_light, read_stored_pictures
+from fr_ps.data.stored_pictures import maps_without_light, pictures_to_store, read_stored_pictures
+from fr_ps.photometric.captures import Capture
+from fr_ps.photometric.frame import fit_frame
+from fr_ps.photometric.maps import compute_maps
 from tests.conftest import AssertRejected, WriteCapture
-from tests.photometric.surfaces import FOUR, SEVEN, THREE, Angles, grid, hill, normals, render, sphere, to_8_bit
+from tests.photometric.surfaces import FOUR, SEVEN, THREE, Angles, directions, grid, hill, normals, render, sphere, to_8_bit
 
 KEY = ("a", "all")
 
@@ -26,7 +29,16 @@ def prepared(root: Path, **settings: str) -> Path:
     return root / "out"
 
 
-@pytest.mark.parametrize("settings", [{}, {"fit": "stretch"}, {"solver": "integrable"}, {"solver": "least_squares"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"fit": "stretch"},
+        {"solver": "integrable"},
+        {"solver": "least_squares"},
+        {"integration": "frankot_chellappa"},
+    ],
+)
 def test_maps_without_a_light_are_those_of_a_capture_without_it(
     settings: dict[str, str], tmp_path: Path, write_capture: WriteCapture
 ) -> None:
@@ -48,6 +60,28 @@ def test_maps_without_a_light_are_those_of_a_capture_without_it(
         np.testing.assert_allclose(found["depth"][0], expected["depth"], atol=0.1)
         assert {one.dtype for one in found.values()} == {np.dtype(np.float32)}
     assert list(maps_without_light(stored, 0, ["normal"])) == ["normal"]
+
+
+def test_only_lights_without_which_the_others_determine_the_normals_can_be_left_out(
+    tmp_path: Path, write_capture: WriteCapture
+) -> None:
+    write(tmp_path, write_capture, ((0, 0), (40, 0), (-40, 0), (0, 40)))
+    stored = read_stored_pictures(prepared(tmp_path), KEY)
+    assert stored is not None
+    assert stored.removable == [0, 1, 2], "without the last one, the others lie in one plane"
+
+
+def test_a_hot_pixel_does_not_cost_the_other_pixels_their_digits() -> None:
+    images = (0.8 * render(sphere(48)[0], FOUR)).astype(np.float32)
+    images[2, 5, 5] = 1e8
+    maps = compute_maps(Capture(images, directions(FOUR)), fit_frame((0, 0, 48, 48), 48, "crop"))
+    found = pictures_to_store(maps)
+    assert found is not None
+    stored, described = found
+    assert np.isfinite(stored).all()
+    others = np.delete(images.ravel(), np.flatnonzero(images > 2))
+    restored = np.delete(stored.ravel().astype(np.float64) * described["scale"], np.flatnonzero(images > 2))
+    np.testing.assert_allclose(restored, others, rtol=1e-3)
 
 
 def test_outside_the_picture_the_maps_are_empty(tmp_path: Path, write_capture: WriteCapture) -> None:
@@ -77,11 +111,18 @@ def test_pictures_of_four_to_seven_lights_are_stored(
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: np.save(folder / "pictures.npy", np.ones((3, 32, 32), np.float16)), "shape is 3 x 32 x 32"),
-        (lambda folder: np.save(folder / "pictures.npy", np.full((4, 32, 32), np.nan, np.float16)), "contains NaN"),
+        (lambda folder: np.save(folder / "pictures.npy", np.ones((3, 32, 32), np.float16)), "shape 3 x 32 x 32"),
+        (lambda folder: np.save(folder / "pictures.npy", np.full((4, 32, 32), np.nan, np.float16)), "contains no pictures"),
         (lambda folder: (folder / "pictures.npy").write_bytes(b"\x93NUMPY"), "not a readable .npy file"),
         (lambda folder: edit(folder, lambda done: done.pop("pictures")), "prepared.json: does not describe pictures.npy"),
-        (lambda folder: edit(folder, lambda done: done["pictures"].update(lights=[[1]])), "does not fit the other files"),
+        (lambda folder: edit(folder, lambda done: done["pictures"].update(lights=[[0, 0, 1]])), "does not fit the other files"),
+        (lambda folder: edit(folder, lambda done: done["pictures"].update(lights=[[0, 0, 0]] * 4)), "does not describe"),
+        (lambda folder: edit(folder, lambda done: done["pictures"].update(lights=5)), "prepared.json: "),
+        (lambda folder: edit(folder, lambda done: done["pictures"].update(scale=-1.0)), "contains no pictures"),
+        (lambda folder: edit(folder, lambda done: done["pictures"].update(scale=1e300)), "contains no pictures"),
+        (lambda folder: edit(folder, lambda done: done["frame"].update(width=0)), "does not describe pictures.npy"),
+        (lambda folder: np.save(folder / "confidence.npy", np.full((32, 32), "a")), "does not fit the other files"),
+        (lambda folder: np.save(folder / "confidence.npy", np.zeros((32, 32), np.float32)), "contains no pictures"),
     ],
 )
 def test_files_that_do_not_fit_together_are_rejected(

@@ -15,6 +15,7 @@ from markdown_it import MarkdownIt
 
 from fr_ps.data.dataset import open_dataset
 from fr_ps.data.labels import ATTRIBUTES
+from fr_ps.data.preparation import FORMAT
 from fr_ps.data.split_files import read_part
 from fr_ps.evaluation.calibrate_thresholds import calibrate_thresholds
 from fr_ps.models.folder import load_model, read_info
@@ -109,7 +110,7 @@ def test_the_model_card_describes_network_data_and_metrics(trained: tuple[TrainR
     for attribute in ATTRIBUTES:
         line = next(line for line in text.splitlines() if line.startswith(f"- {attribute}: ") and "(" in line)
         assert ("not trained" in line) == (attribute not in info.trained)
-    assert "with format 4, size 48, align auto, solver robust. All other settings have their defaults." in text
+    assert f"with format {FORMAT}, size 48, align auto, solver robust. All other settings have their defaults." in text
     thresholds = read_thresholds(run.folder / "checkpoints/best")
     assert thresholds
     for point in thresholds.identity:

@@ -150,6 +150,9 @@ def test_without_stored_pictures_no_light_is_left_out_and_a_warning_names_the_fi
     plain = fit(with_pictures, rows)
     assert torch.equal(fit(with_pictures, rows, setting).projections, plain.projections)
     assert not torch.allclose(altered, plain.projections, rtol=1e-2)
+    config = with_linear(small_config(tmp_path / "data", epochs=1))
+    _, _, lines = run_training(replace(config, augment=setting), tmp_path / "run")
+    assert no_pictures_warning(with_pictures, rows) in lines
     assert "augment.leave_out_light has no effect: no training session has pictures.npy" in str(
         no_pictures_warning(with_pictures, rows)
     )
