@@ -11,7 +11,7 @@ Accuracy: mean angular error of a solver's normals in degrees, by light set, as 
 - Then glossy surfaces by number of lights (`glossy.py`).
 
 Speed: sessions per second of `prepare` with one and two workers, relative to only reading and decoding the same pictures and
-writing maps of the same size, synced and renamed likewise; interleaved in one process. Then the solver's share of the time.
+writing files of the same size, synced and renamed likewise; interleaved in one process. Then the solver's share of the time.
 
     python benchmarks/photometric.py
 """
@@ -259,20 +259,21 @@ def time_prepare(captures: Path, out: Path, **settings) -> float:
 
 
 def time_floor(captures: Path, out: Path) -> float:
-    """Seconds to read and decode the pictures and to write maps of the same size."""
+    """Seconds to read and decode the pictures and to write files of the same size; each capture has four lights."""
     from fr_ps.files import atomic_folder
     from fr_ps.npy import write_array
     from fr_ps.photometric.images import read_image
     from fr_ps.photometric.sources import list_sources
 
     plane, normal = np.ones((SIZE, SIZE), dtype=np.float32), np.ones((SIZE, SIZE, 3), dtype=np.float32)
-    maps = {"albedo": plane, "normal": normal, "depth": plane, "confidence": plane}
+    pictures = np.ones((4, SIZE, SIZE), dtype=np.float16)
+    files = {"albedo": plane, "normal": normal, "depth": plane, "confidence": plane, "pictures": pictures}
     started = time.perf_counter()
     for source in list_sources(captures):
         for image in sorted(source.folder.glob("im*")):
             read_image(image)
         with atomic_folder(out / source.id / source.session) as temporary:
-            for name, array in maps.items():
+            for name, array in files.items():
                 write_array(temporary / f"{name}.npy", array)
     seconds = time.perf_counter() - started
     shutil.rmtree(out)
