@@ -55,7 +55,7 @@ class Surface(NamedTuple):
         normals: (3, H, W) unit vectors.
         scaled: (3, H, W), albedo times normal, in the axes of the square.
         variance: (H, W), see `weighted_least_squares`.
-        weights: (k, H, W), the weights of the observations.
+        weights: (k, H, W), the weights of the observations in the fit.
     """
 
     albedo: np.ndarray
@@ -88,11 +88,11 @@ def solve_surface(
     weights = observation_weights(images, saturated, lights)
     scaled, variance = weighted_least_squares(images, lights, weights)
     if solver == "least_squares":
-        scaled, weights = least_squares(images, lights), np.ones_like(weights)
+        scaled = least_squares(images, lights)
     elif solver == "integrable":
         scaled = solve_integrable(images, lights, weights, mask, prior)
     albedo, normals = split_albedo(scaled * mask, stretch)
-    return Surface(albedo, normals, scaled * mask, variance, weights)
+    return Surface(albedo, normals, scaled * mask, variance, np.ones_like(weights) if solver == "least_squares" else weights)
 
 
 def compute_maps(
