@@ -190,13 +190,18 @@ def accuracy(name: str, cases: dict, numbers: dict[str, Measurement]) -> None:
 
 
 def light_intensities(cases: dict) -> None:
-    """Print the intensity of each light: the median over pixels of the picture, divided by the reference under equal lights."""
+    """Print the intensity of each light: the median over pixels of the picture, divided by the reference under equal lights.
+
+    Sessions with a failed light are left out.
+    """
     from tabulate import tabulate
 
     from fr_ps.photometric.frame import warp
 
     found = defaultdict(list)
     for (_, session), (capture, frame, truth) in cases.items():
+        if capture.failed:
+            continue
         images = warp(capture.images, frame)
         shading = np.einsum("hwc,kc->khw", truth, capture.lights)
         lit = (images > 0.25 * images.max(axis=0)) & (shading > 0.1)
