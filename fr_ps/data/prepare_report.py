@@ -197,9 +197,9 @@ def failed_lights_warning(results: list[SessionResult]) -> str | None:
         return None
     session, names = failed[0]
     return (
-        f"warning: {len(failed)} sessions with a failed light, e.g. {session} (almost black: {', '.join(names)}); maps of such "
-        "sessions are solved from the other images and are less accurate, and their quality_imbalance is 1; capture them "
-        "again, or leave them out of a training by --data.limits.quality_imbalance 0.99"
+        f"warning: sessions with a failed light: {len(failed)}, e.g. {session} (almost black image: {', '.join(names)}); their "
+        "maps are solved from the other images and are less accurate, and their quality_imbalance is 1; capture them again, or "
+        "exclude them from training with --data.limits.quality_imbalance 0.99"
     )
 
 

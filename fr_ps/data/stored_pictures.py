@@ -21,8 +21,9 @@ from fr_ps.tables import SessionKey
 PICTURES = "pictures"
 """Name of the file without its suffix, and key in the record of the preparation."""
 _MIN_LIGHTS = 4
-"""Three lights or more remain."""
-_MAX_OVER_BRIGHT = 100.0
+"""So that at least three remain when one is left out."""
+_MAX_SCALE_RATIO = 100.0
+"""Largest scale of the stored pictures, as a multiple of the 99th percentile of their pixels."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class StoredPictures:
     Attributes:
         pictures: (k, H, W) float32, under lights of equal intensity.
         lights: (k, 3) vectors toward the lights, in the axes of the square.
-        mask: (H, W) bool: pixels inside the picture and the mask.
+        mask: (H, W) bool: pixels whose confidence is above 0.
         stretch: (3,), see `split_albedo`.
         solver: of the session's maps.
         integration: of the session's maps.
@@ -49,21 +50,21 @@ class StoredPictures:
 
     @property
     def removable(self) -> list[int]:
-        """Indices of the lights without which the others still determine the normals, up to `max_condition`."""
+        """Indices of the lights that can be left out: the others have a condition number of at most `max_condition`."""
         lights = self.lights / self.stretch
         return [one for one in range(len(lights)) if np.linalg.cond(np.delete(lights, one, axis=0)) <= self.max_condition]
 
 
 def pictures_to_store(maps: SurfaceMaps) -> tuple[np.ndarray, dict[str, Any]] | None:
-    """The pictures (k, H, W) as float16, and for the record their lights and the factor to their unit.
+    """The pictures (k, H, W) as float16, and for the record the lights, and the factor that restores the scale.
 
     Returns:
-        None with fewer than four lights, and with so many that one of them hardly matters.
+        None with fewer than four lights, or with `MIN_MANY_LIGHTS` or more, of which one hardly matters.
     """
     if maps.pictures is None or maps.lights is None or not _MIN_LIGHTS <= len(maps.lights) < MIN_MANY_LIGHTS:
         return None
     # Single hot pixels of float images do not set the scale, as float16 has a limited range.
-    scale = max(min(float(maps.pictures.max()), _MAX_OVER_BRIGHT * float(np.quantile(maps.pictures, 0.99))), 1e-6)
+    scale = max(min(float(maps.pictures.max()), _MAX_SCALE_RATIO * float(np.quantile(maps.pictures, 0.99))), 1e-6)
     stored = np.minimum(maps.pictures / scale, np.finfo(np.float16).max).astype(np.float16)
     return stored, {"lights": maps.lights.tolist(), "scale": scale}
 
@@ -100,7 +101,7 @@ def read_stored_pictures(root: Path, key: SessionKey) -> StoredPictures | None:
         raise InputError(f"{path}: {pictures.dtype} of shape {shape} does not fit the other files; prepare the session again")
     pixels, mask = pictures.astype(np.float32) * scale, confidence > 0
     if scale <= 0 or not np.isfinite(pixels).all() or not pixels.any() or not mask.any():
-        raise InputError(f"{path}: contains no pictures; prepare the session again")
+        raise InputError(f"{path}: contains no usable pictures; prepare the session again")
     return StoredPictures(
         pixels.astype(np.float32), lights, mask, stretch, settings["solver"], settings["integration"], max_condition
     )

@@ -103,7 +103,7 @@ def read_capture(
     Raises:
         InputError: a file is missing, unreadable or invalid, fewer than three images, images that are black or of different
             sizes or depths, two masks or an empty one, landmarks outside the picture, or lights that `check_lights` rejects,
-            also without those that failed.
+            before or after the failed ones are left out.
     """
     files = list_files(folder)
     ambient = _find_ambient(folder, files, settings.ambient) if settings.ambient else None

@@ -8,10 +8,10 @@ _MAX_SHARE = 0.1
 """A light failed if its picture has less than this share of the predicted light. In the 158 sessions of Yale B, two have 0.01 and
 0.02, and all others have 0.5 or more."""
 _MAX_BRIGHTNESS = 0.1
-"""A picture of a failed light is also dark as such: its bright pixels have less than this share of those of the median picture.
+"""A picture of a failed light is also dark: its bright pixels are less than this share as bright as those of the median picture.
 On a shiny plane, a picture without the highlight has little of the predicted light, but is as dark as most others."""
-_BRIGHT = 0.99
-"""Quantile of the pixels that is their brightness."""
+_BRIGHT_QUANTILE = 0.99
+"""Quantile of a picture's pixels that is taken as its brightness."""
 _MAX_PIXELS = 5_000
 _MIN_REDUNDANCY = 1e-3
 """Below it, a picture's prediction from the others is mostly their noise."""
@@ -20,12 +20,12 @@ _MIN_REDUNDANCY = 1e-3
 def find_failed_lights(
     images: np.ndarray, intensities: np.ndarray, lights: np.ndarray, mask: np.ndarray | None = None
 ) -> np.ndarray:
-    """(k,) bool: the lights that did not reach the camera, as when a flash did not fire.
+    """(k,) bool: True for each light that failed, e.g. a flash that did not fire.
 
-    Each picture is predicted from the others: their least-squares surface under its light, without attached shadows. Of the
-    pictures that are dark beside the others, the one with the smallest share of the predicted light is left out while that share
-    is below a tenth, and the others are predicted again without it. Three pictures predict none of each other, so with two
-    failed lights of four one is found.
+    Each picture is predicted from the others: the least-squares surface of the others is rendered under its light. Among the dark
+    pictures, the one with the smallest share of its predicted light has failed if that share is below a tenth. It is removed, and
+    the search repeats with the rest. It stops at three pictures, which cannot predict each other: of two failed lights among
+    four, at most one is found.
 
     Args:
         images: (k, H, W), linear in the light received.
@@ -37,7 +37,7 @@ def find_failed_lights(
     if len(places) > _MAX_PIXELS:
         places = np.random.default_rng(0).choice(places, _MAX_PIXELS)
     pixels = images.reshape(len(images), -1)[:, places] / intensities[:, None]
-    brightness = np.quantile(pixels, _BRIGHT, axis=1)
+    brightness = np.quantile(pixels, _BRIGHT_QUANTILE, axis=1)
     failed = np.zeros(len(images), dtype=bool)
     while (~failed).sum() > 3:
         used = np.flatnonzero(~failed)

@@ -48,14 +48,14 @@ class SurfaceMaps:
 
 
 class Surface(NamedTuple):
-    """The solution of `solve_surface`, each of shape (..., H, W).
+    """The solution of `solve_surface`.
 
     Attributes:
         albedo: (H, W).
         normals: (3, H, W) unit vectors.
-        scaled: (3, H, W), albedo times normal, in the axes of the square.
-        variance: (H, W), see `weighted_least_squares`.
-        weights: (k, H, W), the weights of the observations in the fit.
+        scaled: (3, H, W), the solver's vectors before `split_albedo`: albedo times normal where `stretch` is 1.
+        variance: (H, W), of `weighted_least_squares` with `observation_weights`, whatever the solver.
+        weights: (k, H, W), 1 for `least_squares`, else `observation_weights`.
     """
 
     albedo: np.ndarray

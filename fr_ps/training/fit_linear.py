@@ -24,7 +24,7 @@ from fr_ps.progress import progress
 
 COPIES = 12
 """Moved copies of each training session. With them the covariance within subjects includes the effect of misalignment."""
-_PLAIN_SCALE = 0.5
+_UNPROJECTED_SCALE = 0.5
 """Root mean squared norm to which the features without projection are scaled in the fit; the projected ones have a norm of 1."""
 _INVERSE_REGULARISATION = 1e4
 """C of scikit-learn times the number of sessions and copies."""
@@ -42,11 +42,13 @@ def fit_linear_embedding(
         dataset: maps and labels.
         rows: (n,) the training part; `sample_subjects` limits it to `MAX_SESSIONS`.
         augmentation: its crop, rotation, scale and shift move the copies. With `leave_out_light`, half of the copies of a session
-            with stored pictures are solved without one of its lights. The classifiers are fitted to the others.
+            with stored pictures are solved without one of its lights. The classifiers are fitted to the sessions
+            and the other half of the copies, also of sessions without stored pictures.
         seed: random seed of the sample and the copies.
 
     Raises:
-        InputError: the sessions and moved copies of each training subject are equal.
+        InputError: the sessions and moved copies of each training subject are equal, or stored pictures are damaged or do not
+            fit the maps.
     """
     embedding = network.linear
     assert embedding is not None
@@ -64,10 +66,12 @@ def fit_linear_embedding(
         embedding.means[part] = torch.from_numpy(mean)
         embedding.projections[part] = torch.from_numpy(projection)
     if network.linear_attributes is not None:
-        plain = np.flatnonzero(np.repeat([not _leaves_out_light(copy, augmentation) for copy in range(COPIES + 1)], len(rows)))
-        centred = [torch.from_numpy(parts[0][plain]).float() - embedding.means[0]]
+        with_all_lights = np.flatnonzero(
+            np.repeat([not _leaves_out_light(copy, augmentation) for copy in range(COPIES + 1)], len(rows))
+        )
+        centred = [torch.from_numpy(parts[0][with_all_lights]).float() - embedding.means[0]]
         features = embedding.attribute_features(embedding.project(centred), centred)
-        fit_classifiers(network.linear_attributes, features.double().numpy(), labels.subset(plain))
+        fit_classifiers(network.linear_attributes, features.double().numpy(), labels.subset(with_all_lights))
 
 
 def no_pictures_warning(dataset: Dataset, rows: np.ndarray) -> str | None:
@@ -76,8 +80,9 @@ def no_pictures_warning(dataset: Dataset, rows: np.ndarray) -> str | None:
     if any(one is not None and one.removable for one in stored):
         return None
     return (
-        f"warning: augment.leave_out_light has no effect: no training session has {PICTURES}.npy of lights of which one can be "
-        "left out; `fr-ps prepare` writes it for four to seven lights; prepare the captures again, or set it to false"
+        f"warning: augment.leave_out_light has no effect: no training session has a {PICTURES}.npy from which a light can be "
+        "left out (`fr-ps prepare` writes it for four to seven lights); prepare the captures again, or set "
+        "augment.leave_out_light to false"
     )
 
 
@@ -89,12 +94,12 @@ def fit_classifiers(classifiers: LinearAttributes, features: np.ndarray, labels:
     Args:
         classifiers: their weights are set.
         features: (n, 2 D) `attribute_features`: D-dimensional unit vectors, then centred features, which are scaled for the fit
-            to a root mean squared norm of `_PLAIN_SCALE`.
+            to a root mean squared norm of `_UNPROJECTED_SCALE`.
         labels: of the n rows.
     """
     width = features.shape[1] // 2
     scale = np.ones(features.shape[1])
-    scale[width:] = _PLAIN_SCALE / np.sqrt((features[:, width:] ** 2).sum(axis=1).mean())
+    scale[width:] = _UNPROJECTED_SCALE / np.sqrt((features[:, width:] ** 2).sum(axis=1).mean())
     for task, codes in zip(ATTRIBUTES, labels.codes.T):
         known = codes >= 0
         if task not in classifiers.tasks or len(np.unique(codes[known])) < len(labels.class_names(task)):
@@ -117,12 +122,12 @@ def _features(
 ) -> list[np.ndarray]:
     """For each part of the embedding: (n (COPIES + 1), D) features of the n rows, then of their altered copies."""
     generator = torch.Generator().manual_seed(seed)
-    lights = np.random.default_rng(seed)
+    light_rng = np.random.default_rng(seed)
     geometry = replace(augmentation, flip=0.0, noise=0.0, erase=0.0)
     batches: list[list[torch.Tensor]] = []
     with progress("linear embedding", len(rows) * (COPIES + 1), "maps") as advance:
         for copy in range(COPIES + 1):
-            for maps in _batches(dataset, rows, lights if _leaves_out_light(copy, augmentation) else None):
+            for maps in _batches(dataset, rows, light_rng if _leaves_out_light(copy, augmentation) else None):
                 moved = augment(maps, geometry, generator) if copy else maps
                 batches.append([torch.cat(list(part.values()), dim=1) for part in embedding.features(moved)])
                 advance(len(batches[-1][0]))
@@ -134,25 +139,25 @@ def _leaves_out_light(copy: int, augmentation: AugmentConfig) -> bool:
     return augmentation.leave_out_light and copy % 2 == 1
 
 
-def _batches(dataset: Dataset, rows: np.ndarray, lights: np.random.Generator | None = None) -> Iterator[MapBatch]:
-    """The maps of the rows; with `lights`, those of sessions with stored pictures without a light that it draws."""
+def _batches(dataset: Dataset, rows: np.ndarray, light_rng: np.random.Generator | None = None) -> Iterator[MapBatch]:
+    """The maps of the rows; with `light_rng`, those of sessions with stored pictures without a light that it draws."""
     for start in range(0, len(rows), _BATCH):
         batch = rows[start : start + _BATCH]
         maps = dataset.store.read(batch)
-        if lights is not None:
-            _leave_out_lights(maps, dataset, batch, lights)
+        if light_rng is not None:
+            _leave_out_lights(maps, dataset, batch, light_rng)
         yield {modality: torch.from_numpy(array) for modality, array in maps.items()}
 
 
-def _leave_out_lights(maps: dict[str, np.ndarray], dataset: Dataset, rows: np.ndarray, lights: np.random.Generator) -> None:
+def _leave_out_lights(maps: dict[str, np.ndarray], dataset: Dataset, rows: np.ndarray, light_rng: np.random.Generator) -> None:
     """Replace in place the maps of sessions with stored pictures by those without one of the lights, which is drawn."""
     for place, key in enumerate(dataset.labels.subset(rows).row_keys()):
         stored = read_stored_pictures(dataset.root, key)
         if stored is None or not (removable := stored.removable):
             continue
-        left_out = removable[lights.integers(len(removable))]
+        left_out = removable[light_rng.integers(len(removable))]
         for modality, solved in maps_without_light(stored, left_out, list(maps)).items():
             if solved.shape != maps[modality][place].shape:
-                sizes = f"{solved.shape[-1]} pixels, but the {modality} maps {maps[modality].shape[-1]}"
-                raise InputError(f"{pictures_file(dataset.root, key)}: the pictures have {sizes} a side; prepare it again")
+                sizes = f"are {solved.shape[-1]} pixels wide, but the {modality} maps are {maps[modality].shape[-1]}"
+                raise InputError(f"{pictures_file(dataset.root, key)}: the pictures {sizes}; prepare the session again")
             maps[modality][place] = solved

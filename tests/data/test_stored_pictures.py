@@ -112,17 +112,20 @@ def test_pictures_of_four_to_seven_lights_are_stored(
     ("damage", "message"),
     [
         (lambda folder: np.save(folder / "pictures.npy", np.ones((3, 32, 32), np.float16)), "shape 3 x 32 x 32"),
-        (lambda folder: np.save(folder / "pictures.npy", np.full((4, 32, 32), np.nan, np.float16)), "contains no pictures"),
+        (
+            lambda folder: np.save(folder / "pictures.npy", np.full((4, 32, 32), np.nan, np.float16)),
+            "contains no usable pictures",
+        ),
         (lambda folder: (folder / "pictures.npy").write_bytes(b"\x93NUMPY"), "not a readable .npy file"),
         (lambda folder: edit(folder, lambda done: done.pop("pictures")), "prepared.json: does not describe pictures.npy"),
         (lambda folder: edit(folder, lambda done: done["pictures"].update(lights=[[0, 0, 1]])), "does not fit the other files"),
         (lambda folder: edit(folder, lambda done: done["pictures"].update(lights=[[0, 0, 0]] * 4)), "does not describe"),
         (lambda folder: edit(folder, lambda done: done["pictures"].update(lights=5)), "prepared.json: "),
-        (lambda folder: edit(folder, lambda done: done["pictures"].update(scale=-1.0)), "contains no pictures"),
-        (lambda folder: edit(folder, lambda done: done["pictures"].update(scale=1e300)), "contains no pictures"),
+        (lambda folder: edit(folder, lambda done: done["pictures"].update(scale=-1.0)), "contains no usable pictures"),
+        (lambda folder: edit(folder, lambda done: done["pictures"].update(scale=1e300)), "contains no usable pictures"),
         (lambda folder: edit(folder, lambda done: done["frame"].update(width=0)), "does not describe pictures.npy"),
         (lambda folder: np.save(folder / "confidence.npy", np.full((32, 32), "a")), "does not fit the other files"),
-        (lambda folder: np.save(folder / "confidence.npy", np.zeros((32, 32), np.float32)), "contains no pictures"),
+        (lambda folder: np.save(folder / "confidence.npy", np.zeros((32, 32), np.float32)), "contains no usable pictures"),
     ],
 )
 def test_files_that_do_not_fit_together_are_rejected(

@@ -153,8 +153,9 @@ def test_without_stored_pictures_no_light_is_left_out_and_a_warning_names_the_fi
     config = with_linear(small_config(tmp_path / "data", epochs=1))
     _, _, lines = run_training(replace(config, augment=setting), tmp_path / "run")
     assert no_pictures_warning(with_pictures, rows) in lines
-    assert "augment.leave_out_light has no effect: no training session has pictures.npy" in str(
-        no_pictures_warning(with_pictures, rows)
+    assert (
+        "augment.leave_out_light has no effect: no training session has a pictures.npy from which a light can be left out"
+        in str(no_pictures_warning(with_pictures, rows))
     )
 
 
