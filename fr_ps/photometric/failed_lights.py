@@ -2,19 +2,17 @@
 
 import numpy as np
 
-from fr_ps.photometric.solve import residual_projector
+from fr_ps.photometric.solve import leave_one_out_residuals
 
 _MAX_SHARE = 0.1
 """A light failed if its picture has less than this share of the predicted light. In the 158 sessions of Yale B, two have 0.01 and
-0.02, and all others have 0.5 or more."""
+0.03, and all others have 0.49 or more."""
 _MAX_BRIGHTNESS = 0.1
 """A picture of a failed light is also dark: its bright pixels are less than this share as bright as those of the median picture.
 On a shiny plane, a picture without the highlight has little of the predicted light, but is as dark as most others."""
 _BRIGHT_QUANTILE = 0.99
 """Quantile of a picture's pixels that is taken as its brightness."""
 _MAX_PIXELS = 5_000
-_MIN_REDUNDANCY = 1e-3
-"""Below it, a picture's prediction from the others is mostly their noise."""
 
 
 def find_failed_lights(
@@ -50,14 +48,8 @@ def find_failed_lights(
 
 
 def _shares_of_predicted_light(pixels: np.ndarray, lights: np.ndarray) -> np.ndarray:
-    """(k,): the sum of each picture over that of its prediction from the others; infinity where the others predict no light."""
-    projector = residual_projector(lights)
-    redundancy = np.diag(projector)
-    shares = np.full(len(pixels), np.inf)
-    for place in np.flatnonzero(redundancy > _MIN_REDUNDANCY):
-        # The residual over 1 - leverage is the difference to the fit without the picture.
-        prediction = pixels[place] - projector[place] @ pixels / redundancy[place]
-        predicted = float(np.maximum(prediction, 0).sum())
-        if predicted > 0:
-            shares[place] = float(pixels[place].sum()) / predicted
-    return shares
+    """(k,): the sum of each picture over that of its prediction from the others; infinity where the others predict no light,
+    and 1 where they allow no prediction.
+    """
+    predicted = np.maximum(pixels - leave_one_out_residuals(pixels, lights), 0).sum(axis=1)
+    return np.divide(pixels.sum(axis=1), predicted, out=np.full(len(pixels), np.inf), where=predicted > 0)

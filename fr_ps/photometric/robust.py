@@ -10,7 +10,7 @@ import numpy as np
 
 from fr_ps.photometric.integrate import normals_from_depth, poisson
 from fr_ps.photometric.outliers import many_light_weights
-from fr_ps.photometric.solve import residual_projector, weighted_least_squares
+from fr_ps.photometric.solve import leave_one_out_residuals, weighted_least_squares
 
 MIN_MANY_LIGHTS = 8
 """With this number of lights or more, a pixel has enough observations to select which ones to fit."""
@@ -138,7 +138,7 @@ def _few_light_weights(
     weights += rule.min_weight
     reference = second if rule.reference_second else first
     lit = np.clip(images.min(axis=0) / (_ALL_LIT_RATIO * reference), 0, 1) ** rule.lit_power
-    divisor = np.maximum(_leave_one_out_residuals(images, lights), 0)
+    divisor = np.maximum(leave_one_out_residuals(images, lights), 0)
     divisor *= rule.highlight_penalty * lit / reference
     divisor *= images >= _HIGHLIGHT_CANDIDATE_RATIO * first
     divisor += 1
@@ -205,11 +205,3 @@ def _project_on_normals(scaled: np.ndarray, normals: np.ndarray) -> np.ndarray:
     """`normals` scaled by the projection of `scaled` on them, at least 0.3 times its length."""
     length = np.sqrt(np.einsum("chw,chw->hw", scaled, scaled))
     return np.maximum(np.einsum("chw,chw->hw", scaled, normals), 0.3 * length) * normals
-
-
-def _leave_one_out_residuals(images: np.ndarray, lights: np.ndarray) -> np.ndarray:
-    """(k, H, W): each picture minus its prediction from the others; 0 with three lights, which allow no prediction."""
-    projector = residual_projector(lights)
-    one_minus_leverage = np.diag(projector)[:, None]
-    scaled = np.where(one_minus_leverage > 1e-6, projector / np.maximum(one_minus_leverage, 1e-6), 0).astype(np.float32)
-    return np.tensordot(scaled, images, axes=1)

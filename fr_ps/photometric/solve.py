@@ -86,6 +86,21 @@ def residual_projector(lights: np.ndarray) -> np.ndarray:
     return np.eye(len(lights)) - lights @ np.linalg.pinv(lights)
 
 
+def leave_one_out_residuals(images: np.ndarray, lights: np.ndarray) -> np.ndarray:
+    """(k, ...) each picture minus its prediction from the others; 0 where the others allow no prediction, as with three lights.
+
+    The prediction is the least-squares surface of the others under the picture's light, and can be negative.
+
+    Args:
+        images: (k, ...).
+        lights: (k, 3) of rank 3.
+    """
+    projector = residual_projector(lights)
+    one_minus_leverage = np.diag(projector)[:, None]
+    scaled = np.where(one_minus_leverage > 1e-6, projector / np.maximum(one_minus_leverage, 1e-6), 0).astype(np.float32)
+    return np.tensordot(scaled, images, axes=1)
+
+
 def split_albedo(scaled: np.ndarray, stretch: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Albedo (H, W) and unit normals (3, H, W) of albedo-scaled normals (3, H, W).
 

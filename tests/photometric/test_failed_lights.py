@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from rendering import dome
 from rendering import render as render_shadowed
 
 from fr_ps.photometric.captures import read_capture
 from fr_ps.photometric.failed_lights import find_failed_lights
+from fr_ps.photometric.lights import read_lights
 from fr_ps.photometric.sources import list_sources
 from fr_ps.synthetic.scene import render_session
 from tests.photometric.surfaces import FOUR, SEVEN, THREE, Angles, directions, render, sphere
@@ -119,3 +121,21 @@ def test_of_the_real_sessions_two_have_a_failed_light(yale: Path) -> None:
         if (capture := read_capture(source.folder)).failed
     }
     assert found == {"B09/q7": ("im0.pgm",), "B10/q7": ("im0.pgm",)}
+
+
+def test_pictures_of_the_real_sessions_have_nearly_none_or_about_half_of_the_predicted_light(yale: Path) -> None:
+    """The shares that the documents state, with a prediction by numpy's least squares."""
+    smallest = {}
+    for folder in sorted((yale / "captures").glob("*/*")):
+        names, lights, _ = read_lights(folder / "lights.csv")
+        pixels = np.stack([np.asarray(Image.open(folder / name), dtype=np.float64).ravel() for name in names])
+        shares = []
+        for light in range(len(lights)):
+            others = np.arange(len(lights)) != light
+            surface, *_ = np.linalg.lstsq(lights[others], pixels[others])
+            shares.append(pixels[light].sum() / np.maximum(lights[light] @ surface, 0).sum())
+        smallest[f"{folder.parent.name}/{folder.name}"] = min(shares)
+    assert len(smallest) == 158
+    assert round(smallest.pop("B09/q7"), 2) == 0.01
+    assert round(smallest.pop("B10/q7"), 2) == 0.03
+    assert round(min(smallest.values()), 2) == 0.49
