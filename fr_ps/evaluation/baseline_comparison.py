@@ -54,7 +54,7 @@ def attribute_aucs(probabilities: Mapping[str, np.ndarray], reference: Evaluatio
 def baseline_section(
     result: EvaluationResult, baselines: BaselineEmbeddings, jittered: np.ndarray | None = None
 ) -> tuple[ReportSection, Verdict]:
-    """Metrics of each baseline on the same pairs, and the verdict whether the network beats the best of them.
+    """Metrics of each baseline on the same pairs, and the verdict whether the network beats the best of them on these maps.
 
     The network beats it if the confidence interval of its AUC minus that of the best baseline is above 0.
 
@@ -87,7 +87,7 @@ def baseline_section(
         title = f"Identity AUC: network minus baseline{of_maps}"
         section.figures[table.name] = partial(difference_figure, title, ("network", "baseline"), labelled)
         section.captions[table.name] = "Bars: 95 % intervals of the difference over subjects, on the same pairs."
-    return section, _baseline_verdict(differences)
+    return section, _baseline_verdict(differences, jittered is not None)
 
 
 def attribute_baseline_section(
@@ -116,7 +116,7 @@ def attribute_baseline_section(
             network_metrics, probe_metrics, list(probe_metrics.values), result.bootstrap.subjects
         )
         metrics = metrics.merge(probe_metrics.with_prefix(f"{prefix}{BASELINE_PREFIX}{name}"))
-        headlines.append(_attribute_headline(name, differences[name]))
+        headlines.append(f"attributes{of_maps}: {_attribute_headline(name, differences[name])}")
     table = difference_table(
         f"{prefix}attribute_baselines",
         f"Attributes: network against linear probes on pixels, fitted on the same training subjects{of_maps}",
@@ -164,34 +164,37 @@ def jitter_section(result: EvaluationResult, jittered: np.ndarray, attributes: M
     return section
 
 
-def _baseline_verdict(compared: Mapping[str, list[Difference]]) -> Verdict:
+def _baseline_verdict(compared: Mapping[str, list[Difference]], warped: bool) -> Verdict:
     aucs = {name: row for name, differences in compared.items() for row in differences if row.name == "identity/auc"}
+    maps = "on warped maps, " if warped else ""
     if not aucs:
-        return Verdict("neither", "no baseline has a defined identity AUC")
+        return Verdict("neither", f"{maps}no baseline has a defined identity AUC")
     best = max(aucs, key=lambda name: aucs[name].second)
     auc = aucs[best]
     against = f"{auc.second:.4f} of {best}, the best of {len(aucs)} baselines"
     numbers = f"AUC {auc.first:.4f} against {against}; difference {auc.value:+.4f} {auc.interval_text}"
     baselines = "linear baselines and dlib" if DLIB_NAME in aucs else "linear baselines"
-    why = "the difference has no interval" if np.isnan(auc.low) else "the interval includes zero"
     if auc.better == "first":
-        return Verdict("better", f"the network beats the {baselines}: {numbers}")
+        return Verdict("better", f"{maps}the network beats the {baselines}: {numbers}")
     if auc.better == "second":
-        return Verdict("worse", f"the network loses to the {baselines}: {numbers}")
-    return Verdict("neither", f"the network does not measurably beat the {baselines} ({why}): {numbers}")
+        return Verdict("worse", f"{maps}the network loses to the {baselines}: {numbers}")
+    why = "the difference has no interval" if np.isnan(auc.low) else "the interval includes zero"
+    if auc.second == 1:
+        why = "no AUC can exceed 1"
+    return Verdict("neither", f"{maps}the network does not measurably beat the {baselines} ({why}): {numbers}")
 
 
 def _attribute_headline(name: str, differences: Sequence[Difference]) -> str:
     """In which attributes the AUC of the network is above, equal to and below that of the probe."""
     if not differences:
-        return f"attributes: {name} has no defined AUC"
+        return f"{name} has no defined AUC"
     above = [_attribute_difference(row) for row in differences if row.value > 0]
     below = [_attribute_difference(row) for row in differences if row.value < 0]
     equal = [f"{row.name.split('/')[0]} {row.first:.4f}" for row in differences if row.value == 0]
     parts = [f"above {name} in {len(above)} of {len(differences)}{': ' if above else ''}{', '.join(above)}"]
     parts += [f"equal: {', '.join(equal)}"] if equal else []
     parts += [f"BELOW: {', '.join(below)}"] if below else []
-    return f"attributes: the network's AUC is {'; '.join(parts)}"
+    return f"the network's AUC is {'; '.join(parts)}"
 
 
 def _attribute_difference(difference: Difference) -> str:

@@ -102,12 +102,11 @@ def evaluate_model(inputs: EvaluationInputs, out: Path, run: Run, *, batch: int)
     sections: dict[str, ReportSection] = {}
     if jittered:
         sections["Jitter"] = jitter_section(result, jittered.embeddings, attribute_aucs(warped, result))
-    headlines: list[str] = []
     verdicts: list[Verdict] = []
+    attribute_headlines: list[str] = []
     if baselines:
-        verdicts.append(_add_identity_baselines(sections, baselines, rows, result, jittered))
-        headlines.append(verdicts[0].text)
-        headlines += _add_attribute_baselines(sections, baselines, info, rows, result, warped if jittered else None)
+        verdicts = _add_identity_baselines(sections, baselines, rows, result, jittered)
+        attribute_headlines = _add_attribute_baselines(sections, baselines, info, rows, result, warped if jittered else None)
     prefix = options.part or "test"
     metrics = result.metrics.merge(*(section.metrics for section in sections.values())).with_prefix(prefix)
     part = f"the {options.part} part of the model's own split" if options.part else "every row of the table"
@@ -116,14 +115,16 @@ def evaluate_model(inputs: EvaluationInputs, out: Path, run: Run, *, batch: int)
         "tested": f"{describe_test_set(result)}: {part}"
         + ("" if leakage else "; the model was trained on none of the test subjects"),
         "headline": "; ".join(headline_lines(metrics, prefix)),
-        **({"baselines": headlines[0], "attribute baselines": "; ".join(headlines[1:])} if headlines else {}),
+        **({"baselines": "; ".join(verdict.text for verdict in verdicts)} if verdicts else {}),
+        **({"attribute baselines": "; ".join(attribute_headlines)} if attribute_headlines else {}),
         **undefined_summary(metrics, prefix),
         "model": f"{model}, {info.backbones} on {', '.join(info.modalities)}, run {info.provenance.get('run', '?')}",
         "data": f"{data}, digest {dataset.store.digest}, {dataset.labels.encoding} labels",
         "intervals": INTERVAL_NOTE,
     }
     notes = [
-        *headlines,
+        *(verdict.text for verdict in verdicts),
+        *attribute_headlines,
         *result.warnings,
         *leakage,
         *(baselines.notes if baselines else []),
@@ -236,13 +237,15 @@ def _add_identity_baselines(
     rows: np.ndarray,
     result: EvaluationResult,
     jittered: Predictions | None,
-) -> Verdict:
-    """Add the baselines on the original maps and, with `jittered`, on warped ones; returns the verdict of the first."""
+) -> list[Verdict]:
+    """Add the baselines on the original maps and, with `jittered`, on warped ones; returns a verdict for each."""
     sections["Baselines"], verdict = baseline_section(result, _embed_baselines(data, rows, False))
-    if jittered:
-        found = _embed_baselines(data, rows, True)
-        sections["Baselines, warped"] = baseline_section(result, found, jittered.embeddings)[0]
-    return verdict
+    if not jittered:
+        return [verdict]
+    sections["Baselines, warped"], on_warped_maps = baseline_section(
+        result, _embed_baselines(data, rows, True), jittered.embeddings
+    )
+    return [verdict, on_warped_maps]
 
 
 def _add_attribute_baselines(
@@ -253,7 +256,7 @@ def _add_attribute_baselines(
     result: EvaluationResult,
     jittered: dict[str, np.ndarray] | None,
 ) -> list[str]:
-    """Add the linear probes on pixels, on the original maps and with `jittered` on warped ones; returns the first headlines."""
+    """Add the linear probes on pixels, on the original maps and with `jittered` on warped ones; returns a headline for each."""
     probes = _fit_attribute_probes(data, info)
     omitted = {probe.name: probe.omitted for probe in probes}
 
@@ -263,8 +266,9 @@ def _add_attribute_baselines(
 
     sections["Attribute baselines"], headlines = attribute_baseline_section(result, predict_probes(False), omitted)
     if jittered is not None:
-        section = attribute_baseline_section(result, predict_probes(True), omitted, jittered)[0]
+        section, on_warped_maps = attribute_baseline_section(result, predict_probes(True), omitted, jittered)
         sections["Attribute baselines, warped"] = section
+        headlines += on_warped_maps
     return headlines
 
 

@@ -110,6 +110,11 @@ def test_a_network_that_is_better_by_no_more_than_chance_does_not_beat_the_basel
     assert headline.startswith("the network does not measurably beat the linear baselines (the interval includes zero): ")
 
 
+def test_a_baseline_that_separates_all_pairs_cannot_be_beaten() -> None:
+    headline = baseline_section(network(0.1), BaselineEmbeddings({"pixels_albedo": embeddings(0)}))[1].text
+    assert headline.startswith("the network does not measurably beat the linear baselines (no AUC can exceed 1): AUC 1.0000 ")
+
+
 def test_every_baseline_has_metrics_and_rows_ordered_by_auc(fair: EvaluationResult) -> None:
     rows = {"pixels_albedo": embeddings(4, 2), "wccn_albedo": embeddings(2, 3), "eigenfaces_normal": embeddings(3, 4)}
     section, _ = baseline_section(fair, BaselineEmbeddings(rows, {"eigenfaces_albedo": "fewer than two training sessions"}))
@@ -137,6 +142,7 @@ def test_every_baseline_has_metrics_and_rows_ordered_by_auc(fair: EvaluationResu
 def test_on_warped_maps_the_network_uses_its_predictions_on_warped_maps(fair: EvaluationResult) -> None:
     warped, rows = embeddings(4, 5), {"pixels_albedo": embeddings(3, 2)}
     section, headline = baseline_section(fair, BaselineEmbeddings(rows), warped)
+    assert headline.text.startswith("on warped maps, the network does not measurably beat the linear baselines (the interval ")
     assert numbers_in(headline.text)["network"] == pytest.approx(auc_of_all(warped), abs=6e-5)
     assert {name.split("/")[0] for name in section.metrics.values} == {"jittered_baseline_pixels_albedo"}
     (table,) = section.tables
@@ -332,7 +338,8 @@ def test_a_test_class_of_one_subject_gives_no_interval(classified: EvaluationRes
 
 def test_on_warped_maps_the_attributes_of_the_network_are_those_on_warped_maps(classified: EvaluationResult) -> None:
     warped, probe = {"gender": probabilities(2, 8)}, {"linear_probe_albedo": {"gender": probabilities(2.5, 9)}}
-    section, _ = attribute_baseline_section(classified, probe, {}, warped)
+    section, (headline,) = attribute_baseline_section(classified, probe, {}, warped)
+    assert headline.startswith("attributes, on warped maps: the network's AUC is above linear_probe_albedo in 1 of 1: gender +")
     (table,) = section.tables
     assert set(section.metrics.values) == {"jittered_baseline_linear_probe_albedo/gender/auc"}
     assert (table.name, "warped" in table.title) == ("jittered_attribute_baselines", True)

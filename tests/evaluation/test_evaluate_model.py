@@ -206,6 +206,9 @@ def test_attributes_are_compared_with_linear_probes_on_the_training_subjects(mod
     assert compared >= 8
     assert not any("probe" in name and "gender" in name for name in values if "baseline" in name)  # not trained
     assert [table.name for table in evaluated.tables][-2:] == ["attribute_baselines", "jittered_attribute_baselines"]
+    verdicts = [note for note in evaluated.notes if "the linear baselines" in note]
+    assert [verdict.startswith("on warped maps, the network ") for verdict in verdicts] == [False, True]
+    assert page.index(f"'>{verdicts[0]}</p>") < page.index(f"'>{verdicts[1]}</p>") < page.index("<img")
     for name in ("attribute_baselines", "jittered_attribute_baselines"):
         table = pd.read_csv(tmp_path / "out" / "tables" / f"{name}.csv")
         np.testing.assert_allclose(table.network - table.probe, table.difference, atol=1e-9)
