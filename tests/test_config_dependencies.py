@@ -45,7 +45,7 @@ def _trained(settings: str) -> Steps:
         torch.tensor([4, 2, 6]),
         COUNTS,
         network.adversarial_attributes,
-        network.unfrozen_branch_widths,
+        network.branch_loss_widths,
     )
     optimizer = build_optimizer(config.optim, [network, losses.identity, losses.branches], losses.weighting)
     rate = build_schedule(config.schedule, lr=config.optim.lr, epochs=8, steps_per_epoch=5)

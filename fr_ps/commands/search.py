@@ -22,7 +22,7 @@ def _search(arguments: Namespace) -> None:
     from fr_ps.search.spec import build_study_spec
 
     config = SearchConfig(**{field.name: arguments[field.name] for field in fields(SearchConfig)})
-    spec = build_study_spec(config, training_config(arguments))  # `parse` has merged the file that `base` names
+    spec = build_study_spec(config, training_config(arguments))  # `arguments` already contain the settings of the `base` file
 
     from fr_ps.search.launcher import run_study  # imports torch; errors of the settings come before that
 

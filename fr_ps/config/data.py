@@ -170,8 +170,8 @@ class BatchConfig:
             to their number. The losses still weight classes by their inverse frequency in the training part;
             set loss.class_weights, as {gender: [0.5, 0.5]}, to avoid a double correction.
         steps: batches per epoch (not optimizer steps, see train.accumulate); 0: about one pass over the training sessions. On a
-            small data set a pass has few batches; more of them make the epochs longer, with fewer validations and checkpoints,
-            which come once per epoch.
+            small data set a pass has few batches. With more batches an epoch, the same training has fewer epochs (train.epochs)
+            and therefore fewer validations.
     """
 
     people: int = 8

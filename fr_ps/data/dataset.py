@@ -108,7 +108,8 @@ def _orientation_notes(store: MapStore) -> list[str]:
         return []
     count = len(store.selected)
     sample = np.unique(np.linspace(0, count - 1, min(count, ORIENTATION_SAMPLE)).astype(int))
-    warning = axes_warning([normal_statistics(store.read(np.array([row]))["normal"][0]) for row in sample])
+    normals = store.with_modalities(["normal"])
+    warning = axes_warning([normal_statistics(normals.read(np.array([row]))["normal"][0]) for row in sample])
     return [warning] if warning else []
 
 

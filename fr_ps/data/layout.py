@@ -191,7 +191,7 @@ def read_map(path: Path, modality: str) -> np.ndarray:
 
 
 def check_map(array: np.ndarray, modality: str, where: str) -> np.ndarray:
-    """The map `array`, H x W or H x W x 3, as (C, H, W) float32.
+    """The map `array`, H x W or H x W x 3, as (C, H, W) float32; normals are scaled to unit length.
 
     Raises:
         InputError: a type that is not numeric, a wrong shape, NaN or infinity, or normals that are far from unit length or
@@ -202,8 +202,8 @@ def check_map(array: np.ndarray, modality: str, where: str) -> np.ndarray:
         raise InputError(f"{where}: dtype is {array.dtype}; expected float32")
     if channels == 1 and array.ndim == 3 and array.shape[2] in (1, 3):
         array = _squeeze_channels(array, modality, where)
-    expected = "H x W x 3" if channels == 3 else "H x W"
-    if array.ndim != (3 if channels == 3 else 2) or (channels == 3 and array.shape[2] != 3) or array.size == 0:
+    expected, trailing_shape = ("H x W x 3", (3,)) if channels == 3 else ("H x W", ())
+    if array.ndim < 2 or array.shape[2:] != trailing_shape or array.size == 0:
         raise InputError(f"{where}: shape is {' x '.join(map(str, array.shape))}; {modality} must be {expected}")
     with np.errstate(over="ignore"):  # gives infinity, which is rejected next
         array = array.astype(np.float32, copy=False)

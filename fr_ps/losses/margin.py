@@ -113,7 +113,8 @@ class MarginLoss(nn.Module, ABC):
         rows = torch.where(held, rows, 0)  # where the target is in another part, any row will do: `held` masks it
         logits = self.logits(with_summed_gradient(embeddings), rows, held)
         own_target = torch.where(held, logits.gather(1, rows[:, None])[:, 0], 0)
-        target = gather_rows(own_target[None]).sum(0)  # (processes, B) -> (B,): 0 where a process lacks the true centre
+        # Row p of (processes, B) is 0 where process p lacks the true centre, so the sum is the logit of the true subject.
+        target = gather_rows(own_target[None]).sum(0)
         # For any constant c, logsumexp(logits) - target = logsumexp(logits - c) - (target - c). With c = target, no difference of
         # two large numbers remains, in which rounding would erase a loss near 0.
         shift = target.detach()
@@ -294,7 +295,7 @@ class MagFace(MarginLoss):
         return self.lambda_g * self.regulariser(norm.clamp(self.lower_norm, self.upper_norm)).mean()
 
     def saturated(self, norm: Tensor) -> Tensor:
-        """Where the regulariser has no gradient."""
+        """Whether a norm is outside `lower_norm` to `upper_norm`; there it changes neither the margin nor the regulariser."""
         return (norm < self.lower_norm) | (norm > self.upper_norm)
 
 

@@ -83,8 +83,8 @@ def build_branch(
     backbone = build_backbone(config.backbone, inputs)
     flattened = None
     if config.embedding == "flatten":
-        side = feature_map_size(backbone, inputs, config.input_size or size)
-        flattened = FlattenedEmbedding(config.channels, side, config.identity_channels or config.channels, config.dropout)
+        map_shape = feature_map_size(backbone, inputs, config.input_size or size)
+        flattened = FlattenedEmbedding(config.channels, map_shape, config.identity_channels or config.channels, config.dropout)
     return Branch(
         name,
         backbone,

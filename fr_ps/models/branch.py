@@ -109,9 +109,9 @@ class Branch(nn.Module):
         return super().train(mode and not self.frozen)
 
     def forward(self, maps: Tensor, reversal: float) -> Features:
-        """The features of (B, C_in, H, W) maps; those of several modalities come from `stack`.
+        """The features of (B, C_in, H, W) maps. `reversal` is alpha of the gradient reversal.
 
-        `reversal` is alpha of the gradient reversal.
+        If the branch reads several modalities, `maps` is the output of `stack`.
 
         Raises:
             InputError: a training batch of one session.
@@ -132,7 +132,8 @@ class Branch(nn.Module):
 
     def shared_map(self, maps: Tensor) -> Tensor:
         """(B, channels, h, w), the feature map from which all embeddings are made."""
-        return self.project(self.backbone(maps if self.joint_modalities else self._normalise(maps, self.modality)))
+        normalised = maps if self.joint_modalities else self._normalise(maps, self.modality)  # `stack` has normalised its output
+        return self.project(self.backbone(normalised))
 
     def stack(self, maps: Mapping[str, Tensor], present: Tensor | None = None) -> Tensor:
         """(B, C_in, H, W), the input of a branch of several modalities: their normalised maps, 0 where one is missing.

@@ -29,7 +29,7 @@ class NetworkOutput(NamedTuple):
         adversarial: attribute to (B, classes) logits of its adversarial discriminator.
         shared: branch to the (B, channels, h, w) feature map from which all its embeddings are made.
         branch_embeddings: branch to its own (B, width of the branch) identity embedding, before the fusion; only for the
-            branches in `unfrozen_branch_widths`. A session whose map is dropped (`present` is False) still has its embedding
+            branches in `branch_loss_widths`. A session whose map is dropped (`present` is False) still has its embedding
             here; only the fusion gets 0 for it.
     """
 
@@ -128,7 +128,7 @@ class FaceNetwork(nn.Module):
         return self.identity.width  # type: ignore[return-value]
 
     @property
-    def unfrozen_branch_widths(self) -> dict[str, int]:
+    def branch_loss_widths(self) -> dict[str, int]:
         """Branch to the width of its own identity embedding, for the branches that may have a loss of their own: those that are
         not frozen; {} for a single branch."""
         widths = dict(zip(self.branches, self.embedding_widths[IDENTITY]))
@@ -164,7 +164,7 @@ class FaceNetwork(nn.Module):
         branch_embeddings = {
             name: self._scaled(name, of_branch.embeddings[IDENTITY])
             for name, of_branch in features.items()
-            if name in self.unfrozen_branch_widths
+            if name in self.branch_loss_widths
         }
         return outputs._replace(adversarial=adversarial, shared=shared, branch_embeddings=branch_embeddings)
 

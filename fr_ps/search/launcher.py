@@ -80,9 +80,9 @@ def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
         # The leader may have been killed: this process logs and reports in its place.
         with _leader_run(search) as run:
             if run is not None:
-                _log_and_monitor(search, run)
+                _log_progress_so_far(search, run)
                 finish_search(search, run)
-    return search.parent.mlflow_id
+    return search.study_run.mlflow_id
 
 
 def _open_or_create_search(spec: StudySpec, digest: str, workers: int, runs: Path) -> RunningSearch:
@@ -164,18 +164,18 @@ def _supervise_workers(search: RunningSearch, run: Run | None) -> None:
         run: the study's run; None where another process leads.
     """
     spec = search.spec
-    monitor = _log_and_monitor(search, run)
+    monitor = _log_progress_so_far(search, run)
     if search.all_finished:
         return
     logs = run.folder if run is not None else search.runs / f"{search.run_info.id}-helpers"
-    job = spec.as_json() | {"parent": asdict(search.parent), "threads": search.threads, "began": time.time()}
+    job = spec.as_json() | {"parent": asdict(search.study_run), "threads": search.threads, "began": time.time()}
     with progress("search", spec.max_trials, "trials") as advance:
         advance(monitor.finished)
         jobs = {logs / f"worker-{index}.log": job for index in range(search.workers)}
         run_workers(jobs, lambda: with_database_retries(lambda: monitor.poll(advance)))
 
 
-def _log_and_monitor(search: RunningSearch, run: Run | None) -> ProgressMonitor:
+def _log_progress_so_far(search: RunningSearch, run: Run | None) -> ProgressMonitor:
     """Print the number of ended trials, and log the params and the best values so far to `run`, if any; returns the monitor."""
     if run is not None:
         _log_params(search, run)

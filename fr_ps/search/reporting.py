@@ -66,7 +66,7 @@ def finish_search(search: RunningSearch, run: Run) -> None:
 
 
 def _not_compared(spec: StudySpec) -> str:
-    """Why the best settings are not compared with the base; before the final runs: that they have not ended yet."""
+    """Why the report does not compare the best settings with the base settings (yet)."""
     if not spec.config.after.seeds:
         return "after.seeds is 0: the best settings were not trained and tested beside the base settings."
     if not _has_test_subjects(spec):
@@ -97,7 +97,7 @@ def _train_and_report_final_runs(search: RunningSearch, run: Run, report: Path) 
     """Train the final runs, measure the improvement, register the best run; returns the comparison and a line for each result."""
     spec, after = search.spec, search.spec.config.after
     echo(f"\ntraining the best settings and the base settings with {after.seeds} seeds each")
-    final_runs = train_final_runs(spec, search.study, search.parent, search.runs, run.folder, search.workers, search.threads)
+    final_runs = train_final_runs(spec, search.study, search.study_run, search.runs, run.folder, search.workers, search.threads)
     comparison = Comparison(reason=_not_compared(spec))
     lines = ["no test subjects (data.test_people is 0): improvement over the base not measured"]
     if _has_test_subjects(spec):

@@ -20,7 +20,7 @@ class RunningSearch:
         spec: of the study.
         study: in the database.
         run_info: content of `run.json` of the study's run as of its creation.
-        parent: ids of that run in MLflow, where it is the parent of the trials' runs.
+        study_run: ids of that run in MLflow, where it is the parent of the trials' runs.
         folder: of the study's run, on the machine where it started.
         workers: number of processes on this machine.
         runs: folder of the runs.
@@ -29,7 +29,7 @@ class RunningSearch:
     spec: StudySpec
     study: optuna.Study
     run_info: RunInfo
-    parent: ParentRun
+    study_run: ParentRun
     folder: Path
     workers: int
     runs: Path
@@ -48,7 +48,7 @@ class RunningSearch:
     def mlflow_address(self, mlflow_id: str | None) -> str:
         """The page of a run on the tracking server; empty without a server, or before the run is there."""
         server = self.run_info.tracking_uri
-        return run_url(server, self.parent.experiment_id, mlflow_id) if mlflow_id and server.startswith(SERVER_SCHEMES) else ""
+        return run_url(server, self.study_run.experiment_id, mlflow_id) if mlflow_id and server.startswith(SERVER_SCHEMES) else ""
 
     def run_address(self, run_id: str) -> str:
         """The page of a run on the tracking server, or else its folder as seen from the study's report; empty without either."""

@@ -127,9 +127,9 @@ def hours_or_epochs_exhausted(spec: StudySpec, study: optuna.Study, started_at: 
 
 
 def total_epochs(study: optuna.Study) -> int:
-    """Epochs of all trials together, running and killed ones included."""
+    """Epochs of all trials together, running and killed ones included. No epoch counts twice when a trial is retried."""
     trials = study.get_trials(deepcopy=False)
-    # The epochs of a retry include those of the killed trial that it resumes; the killed trial is therefore left out.
+    # A retry resumes the killed trial, and its number of epochs includes those of that trial.
     retried = {number for trial in trials for number in trial.system_attrs.get("retry_history", ())}
     return sum(
         int(trial.user_attrs.get(EPOCHS, 0)) or max(trial.intermediate_values, default=0)  # or the last reported epoch
@@ -139,7 +139,7 @@ def total_epochs(study: optuna.Study) -> int:
 
 
 def remove_ended_checkpoints(study: optuna.Study, runs: Path) -> None:
-    """Remove the checkpoints of ended trials from this machine, except `checkpoints/best` of the best trials.
+    """Remove the checkpoints of ended trials from this machine, except the best ones of the best trials.
 
     Otherwise the checkpoints of some twenty trials fill a disk. Waiting, running and killed trials resume from theirs, so these
     are not removed. Files that cannot be removed are ignored.

@@ -98,7 +98,8 @@ def run_workers(jobs: Mapping[Path, Job], poll_finished: Callable[[], int], limi
                     worker.restarts = 0
             for worker in [one for one in workers if one.process.poll() is not None]:
                 code = worker.process.returncode
-                if code == 0 or signals or code in (130, 143):
+                was_stopped = code in (130, 143)  # by a signal to this worker only; the other workers continue
+                if code == 0 or signals or was_stopped:
                     workers.remove(worker)
                 elif code == 2 or worker.restarts >= _MAX_RESTARTS:
                     raise InputError(f"worker failed: {worker.last_log_line}; see {worker.log}")

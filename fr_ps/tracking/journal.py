@@ -89,8 +89,8 @@ _DATA_TYPES: dict[EventKind, Any] = {
 }
 """Kind of an event to the type of its data."""
 _LINE_TYPES = {kind: make_dataclass("_Line", [("data", data)]) for kind, data in _DATA_TYPES.items()}
-"""Kind of an event to a dataclass with the single field `data`, whose type is the one in `_DATA_TYPES`. `_event` has each line
-checked twice: against `Event`, then against the dataclass of the event's kind (argument `refine` of `parse_json`)."""
+"""Kind of an event to a dataclass with the single field `data`, whose type is the one in `_DATA_TYPES`. `_event` checks
+each line twice: against `Event`, then against the dataclass of the event's kind (argument `refine` of `parse_json`)."""
 
 
 class Journal:

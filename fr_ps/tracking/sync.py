@@ -142,8 +142,8 @@ def sync_interrupted(found: Sequence[RunSummary]) -> list[RunSummary]:
 def sync(folders: Sequence[Path], advance: Callable[[int], None]) -> list[SyncResult]:
     """Deliver the undelivered events of each run.
 
-    A locked run is skipped, as its own process delivers its events. If a tracking store does not answer for one run, its
-    other runs are skipped.
+    A locked run is skipped, as its own process delivers its events. If a tracking store does not answer for one run, the
+    other runs of that store are skipped.
 
     Args:
         folders: run folders.

@@ -168,7 +168,7 @@ def build_train_state(setup: TrainingSetup, loader: BatchLoader, network: FaceNe
         loader.sessions_per_subject(),
         counts,
         network.adversarial_attributes,
-        network.unfrozen_branch_widths,
+        network.branch_loss_widths,
     ).to(device)
     trackers = {config.train.select: BestTracker(config.train.select, config.train.patience)}
     trackers |= {metric: BestTracker(metric, setting="train.watch") for metric in config.train.watch if metric not in trackers}

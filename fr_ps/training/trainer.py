@@ -151,8 +151,8 @@ class Trainer:
         A step with a non-finite loss or gradient is skipped: it changes neither weights, nor buffers, nor the means in
         `state.meter`. The docstring of `NonFiniteGuard` lists what a skipped step still changes.
 
-        Nothing waits for the device, so the CPU prepares the next steps while the device computes. This does not hold on MPS (see
-        `NonFiniteGuard`), with `GradientWeighting`, and with `sampled_centres` if the class centres are sharded among the
+        The CPU does not wait for the device, so it prepares the next steps while the device computes. There are three exceptions:
+        MPS (see `NonFiniteGuard`), `GradientWeighting`, and `sampled_centres` with class centres that are sharded among the
         processes.
 
         Args:
@@ -265,6 +265,7 @@ class Trainer:
         The order ensures that the journal has the metrics of every epoch that a checkpoint contains.
         """
         state, epoch = self.state, self.state.epoch + 1
+        # Without validation, every epoch counts as the best so far.
         improved = state.update_best(validation) if validation.values else [state.best_tracker.metric]
         select, values = state.best_tracker.metric, validation.defined()
         best = best_metrics(values, select) if select in improved else {}

@@ -452,13 +452,13 @@ def test_the_embedding_of_a_branch_alone_is_that_of_its_own_network_whatever_is_
 
 def test_frozen_branches_a_single_branch_and_evaluation_have_no_embeddings_of_branches() -> None:
     network = make_network(TWO)
-    assert network.unfrozen_branch_widths == dict.fromkeys(TWO, CHANNELS)
+    assert network.branch_loss_widths == dict.fromkeys(TWO, CHANNELS)
     assert network.eval()(make_maps(TWO)).branch_embeddings == {}
     branch_of(network, "albedo").freeze()
-    assert set(network.train()(make_maps(TWO)).branch_embeddings) == set(network.unfrozen_branch_widths) == {"normal"}
+    assert set(network.train()(make_maps(TWO)).branch_embeddings) == set(network.branch_loss_widths) == {"normal"}
     for joint in ("off", "only"):
         single = make_network(ONE if joint == "off" else TWO, joint=joint)
-        assert single(make_maps(TWO)).branch_embeddings == single.unfrozen_branch_widths == {}
+        assert single(make_maps(TWO)).branch_embeddings == single.branch_loss_widths == {}
     assert set(make_network(TWO, joint="also")(make_maps(TWO)).branch_embeddings) == {*TWO, "joint"}
 
 
