@@ -13,7 +13,7 @@ from jsonargparse.typing import ClosedUnitInterval, restricted_number_type
 
 from fr_ps.config import Config, SearchConfig, without_removed
 from fr_ps.config.checks import MAX_BATCH, MAX_PROCESSES, MAX_STEPS
-from fr_ps.config.yaml_files import parse_search_space, read_settings
+from fr_ps.config.yaml_files import find_row, parse_search_space, read_settings
 from fr_ps.errors import InputError
 from fr_ps.help_text import HelpAllAction, did_you_mean, help_text
 from fr_ps.tracking.run_folder import CONFIG_FILE, RUNS_FOLDER
@@ -161,8 +161,11 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     config_flags = [f"--config={json.dumps(_select_settings(tree, command, file))}" for file, tree in trees.items()]
     try:
         arguments = parser.instantiate(parser.parse_args(words + config_flags + flags))
-    except _ParseError as error:
-        raise InputError(_translate_error(str(error), command, trees, _accepted_flags(parser, command))) from None
+    except (_ParseError, InputError) as error:
+        message = str(error)
+        if isinstance(error, _ParseError):
+            message = _translate_error(message, command, trees, _accepted_flags(parser, command))
+        raise InputError(_add_location(message, trees, flags)) from None
     if config_files:
         arguments[".".join([*words, "config"])] = config_files  # jsonargparse got their settings, not their names
     return arguments
@@ -336,6 +339,24 @@ def _translate_error(message: str, command: str, trees: dict[str, dict[str, Any]
         name = found[1].upper() if found[1] in _POSITIONAL else f"--{found[1]}"
         return f"missing {name}; see fr-ps {command} --help"
     return re.sub(r'^Parser key "([^"]+)": ', r"\1: ", message)
+
+
+def _add_location(message: str, trees: dict[str, dict[str, Any]], flags: Sequence[str]) -> str:
+    """`message` after the file and row of the setting that it begins with, if its value is from a file.
+
+    Args:
+        message: of an error.
+        trees: config file to its settings.
+        flags: of the command line, which override the files.
+    """
+    found = re.match(r"([\w.]+)(?: is |: )", message)
+    if not found or any(flag.partition("=")[0] == f"--{found[1]}" for flag in flags):
+        return message
+    files = [file for file, tree in trees.items() if _has_key(tree, found[1])]
+    if not files:
+        return message
+    row = find_row(Path(files[-1]), found[1])
+    return f"{files[-1]}: {f'row {row}: ' if row else ''}{message}"
 
 
 _POSITIONAL = ("folder", "session", "shell")

@@ -22,7 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     user_texts: list[str] = []  # filled by `run`; `run_main` reports an OSError about a path among them as bad input
 
     def run() -> None:
-        with unredacted_output():  # --print_config prints settings as input for another run
+        # --print_config prints during the parsing. Its output is not redacted: URLs in the settings keep their secrets, so that
+        # the output works as a config file.
+        with unredacted_output():
             arguments = parse_command_line(sys.argv[1:] if argv is None else argv)
         user_texts.extend(_strings_in(arguments))
         load_command(arguments.command).run(arguments[arguments.command])

@@ -64,7 +64,9 @@ def translate_write_errors(where: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:
-            raise DiskFullError(f"{where}: the disk is full; free some space and run again (a training: with --resume)") from None
+            raise DiskFullError(
+                f"{where}: the disk is full; free some space and run again (fr-ps train continues with --resume)"
+            ) from None
         if error.errno in _NOT_WRITABLE_ERRNOS:
             raise InputError(f"{where}: cannot be written ({error.strerror}); choose another place") from None
         raise
@@ -102,7 +104,7 @@ def check_free_space(folder: Path, needed: int) -> None:
     if free < needed:
         raise DiskFullError(
             f"{folder}: {needed / 1e6:.1f} MB needed, but the disk has {free / 1e6:.1f} MB left; free some space and run again "
-            "(a training: with --resume)"
+            "(fr-ps train continues with --resume)"
         )
 
 

@@ -206,8 +206,10 @@ def test_an_unknown_key_in_a_config_is_an_error_with_file_and_choices(tmp_path: 
 def test_an_unknown_backbone_lists_the_backbones(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("model: {backbone: irse49}\n")
-    for message in (error_message("train", "--model.backbone", "irse49"), error_message("train", "--config", str(file))):
-        assert message.startswith("model.backbone is 'irse49'; expected one of ")
+    from_flag, from_file = error_message("train", "--model.backbone", "irse49"), error_message("train", "--config", str(file))
+    assert from_file == f"{file}: row 1: {from_flag}"
+    for message in (from_flag, from_file):
+        assert "model.backbone is 'irse49'; expected one of " in message
         listed = message.partition("expected one of ")[2]
         assert listed.startswith(", ".join(BACKBONES))
         assert "timm:NAME" in listed
@@ -495,6 +497,47 @@ def test_an_unknown_flag_of_search_is_named_with_the_settings_of_its_group() -> 
     message = error_message("search", "--optim.lrr", "1")
     assert "'optim.lrr'" in message
     assert "optim.lr," in message
+
+
+@pytest.mark.parametrize(
+    ("written", "row", "error"),
+    [
+        ("optim:\n  clip: 2\n  lr: fast\n", 3, "optim.lr is 'fast'; expected a number"),
+        ("optim:\n  clip: 2\n  lr: .inf\n", 3, "optim.lr is .inf; expected a finite number"),
+        ("\noptim: {lr: -1}\n", 2, "optim.lr is -1.0; expected above 0"),
+        ("# text\ntrain:\n  epochs: 1.5\n", 3, "train.epochs is '1.5'; expected a whole number"),
+        ("data:\n  root: x\n  modalities: [infrared]\n", 3, "data.modalities is 'infrared'; expected one of albedo"),
+        ("device: tpu\n", 1, "device is 'tpu'; expected one of"),
+    ],
+)
+def test_a_wrong_value_in_a_config_is_an_error_with_file_and_row(tmp_path: Path, written: str, row: int, error: str) -> None:
+    file, other = tmp_path / "config.yaml", tmp_path / "other.yaml"
+    file.write_text(written)
+    other.write_text("optim: {weight_decay: 0.1}\n")
+    for files in ([file], [file, other], [other, file]):
+        message = error_message("train", *(f"--config={one}" for one in files))
+        assert message.startswith(f"{file}: row {row}: {error}")
+
+
+def test_a_wrong_value_is_located_in_the_last_file_that_sets_it(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text("optim: {lr: 0.1}\n")
+    bad.write_text("\n\noptim: {lr: fast}\n")
+    assert error_message("train", f"--config={good}", f"--config={bad}").startswith(f"{bad}: row 3: optim.lr is 'fast'")
+    assert error_message("train", f"--config={good}", "--optim.lr=fast").startswith("optim.lr is 'fast'")
+    assert error_message("train", f"--config={good}", "--optim.lr", "fast").startswith("optim.lr is 'fast'")
+    merged = tmp_path / "merged.yaml"
+    merged.write_text("model: &rates {channels: 1}\nsynthetic:\n  <<: *rates\n")
+    assert error_message("train", f"--config={merged}").startswith(f"{merged}: ")
+
+
+def test_a_wrong_value_of_the_base_file_of_a_study_is_located(tmp_path: Path) -> None:
+    base, study = tmp_path / "base.yaml", tmp_path / "study.yaml"
+    base.write_text("train:\n  epochs: many\n")
+    study.write_text(f"base: {base}\n\nbudget: {{trials: 0}}\n")
+    assert error_message("search", f"--config={study}").startswith(f"{base}: row 2: train.epochs is 'many'; ")
+    base.write_text("train:\n  epochs: 2\n")
+    assert error_message("search", f"--config={study}").startswith(f"{study}: row 3: budget.trials is 0; ")
 
 
 @pytest.mark.parametrize(

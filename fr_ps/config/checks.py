@@ -55,8 +55,8 @@ def _format_value(value: object) -> str:
 def check_types(config: object, group: str) -> None:
     """Check the types of the settings of `config`: choices, finite numbers, integers, booleans.
 
-    Needed for settings that do not pass through jsonargparse, such as those of a search worker, which come from JSON. `group` is
-    the prefix of the names in messages, with its dot: `optim.`.
+    jsonargparse has already checked those of a command line or a config file; those of a search worker, from JSON, are checked
+    only here. `group` is the prefix of the names in messages, with its dot: `optim.`.
     """
     for name, hint in get_type_hints(type(config)).items():
         value = getattr(config, name)
@@ -87,7 +87,7 @@ def check_share_or_count(key: str, value: float) -> None:
 
 
 def check_range(config: object, group: str, minimum: float, maximum: float, *names: str) -> None:
-    """Check that the settings `names` lie between `minimum` and `maximum`."""
+    """Check that the settings `names` lie between `minimum` and `maximum`; `group` is their prefix, as in `check_types`."""
     for name in names:
         value = getattr(config, name)
         check_setting(minimum <= value <= maximum, f"{group}{name}", value, f"{minimum:.15g} to {maximum:.15g}")

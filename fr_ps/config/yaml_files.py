@@ -1,5 +1,6 @@
 """Reads settings from YAML, with limits on size; errors name file, row and key. Text settings are not converted."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
@@ -23,8 +24,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     """Read the YAML file `path` as nested dictionaries, lists, numbers, booleans and text; {} for an empty file.
 
     YAML 1.1 reads `off` and `no` as false, `null` as None and 2026-11-28 as a date. Here all keys, and the values of settings
-    that are text or a choice, stay text. The value of any other setting becomes a boolean or a number if YAML 1.1 reads it as
-    one. Otherwise it stays text, which jsonargparse converts to the type of the setting or rejects. A date therefore stays text.
+    that are only text or a choice, stay text. The value of any other setting becomes a boolean or a number if YAML 1.1 reads it
+    as one. Otherwise it stays text, which jsonargparse converts to the type of the setting or rejects. A date stays text.
     So does `1e-3`, since a float of YAML 1.1 needs a dot (`1.0e-3`); jsonargparse makes it 0.001.
 
     `null` stays text for a setting that accepts text, and is an error for any other setting. A top-level key that is not
@@ -56,6 +57,18 @@ def parse_settings(text: str, where: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise InputError(f"{where}: {type(tree).__name__} found; expected settings as `data: {{root: ...}}`")
     return tree
+
+
+def find_row(path: Path, key: str) -> int | None:
+    """The row of the setting `key`, such as `optim.lr`, in a file that `read_settings` has read; None for one from a merge."""
+    node = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
+    while isinstance(node, MappingNode):
+        values = {name.value: (name.start_mark.line + 1, value) for name, value in node.value}
+        if key in values:
+            return values[key][0]
+        group, _, key = key.partition(".")
+        node = values.get(group, (0, None))[1]
+    return None
 
 
 def parse_search_space(text: str) -> Any:
@@ -153,7 +166,10 @@ class _SettingsBuilder:
             rows[key.value] = key.start_mark.line + 1
 
     def build(self, node: Node, schema: Any, key: str) -> Any:
-        """The value of a checked `node`. For `optim: {lr: 0.001}` the schemas are `_SETTINGS`, then `OptimConfig`, then `float`.
+        """The value of a checked `node`, built from its parts, each with its own schema.
+
+        For `optim: {lr: 0.001}` the schemas are `_SETTINGS`, then `OptimConfig`, then `float`. For
+        `space: {optim.lr: {choices: [0.001]}}` they are `_SETTINGS`, `_SPACE`, twice `_SearchValue(float)`, then `float`.
 
         Args:
             node: of the whole file, a group of settings, or a setting.
@@ -175,7 +191,7 @@ class _SettingsBuilder:
         """The value of a scalar.
 
         A setting that accepts text gets the text; but if it also accepts numbers, it gets a number where YAML reads one. A
-        setting that accepts no text gets what YAML reads.
+        setting that accepts no text, such as a float, gets what YAML reads.
         """
         if "\0" in node.value:
             raise InputError(f"{self._location(node)}: {key} contains a null character; remove it")
@@ -184,7 +200,8 @@ class _SettingsBuilder:
         is_number = node.tag in _NUMBERS and bool(types & {int, float})
         # For a setting that accepts text, the word `null` is text too. Only a value that was left out is missing.
         is_left_out = node.tag == _NULL and not node.value
-        if accepts_text and not is_number and not is_left_out:
+        stays_text = accepts_text and not is_number and not is_left_out
+        if stays_text:
             return str(node.value)
         if node.tag == _NULL:
             self._check_null(node, schema, key)
@@ -195,6 +212,8 @@ class _SettingsBuilder:
             raise InputError(f"{self._location(node)}: {key} is not a valid value ({one_line(error, 100)}); change it") from None
         except (LookupError, AttributeError):  # a tag such as `!!int` and a text that does not fit
             raise InputError(f"{self._location(node)}: {node.value!r} does not fit its tag {node.tag}; remove the tag") from None
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{self._location(node)}: {key} is {node.value}; expected a finite number")
         return value if isinstance(value, (bool, int, float, str)) else str(node.value)  # a date stays text
 
     def _check_null(self, node: ScalarNode, schema: Any, key: str) -> None:

@@ -113,7 +113,7 @@ def apply_augmentation(batch: Mapping[str, Tensor], drawn: Augmentation) -> MapB
 
 @dataclass(frozen=True)
 class Similarity:
-    """One similarity transform per session. For each pixel of the augmented map it gives the position in the original.
+    """One similarity transform per session: `centre` moves to the middle; the content is mirrored, rotated and magnified.
 
     Attributes:
         flip: (B,) -1 for a mirrored picture, else 1.
@@ -140,7 +140,10 @@ class Similarity:
         return by_row.transpose(1, 2)[:, :, None] + by_column.transpose(1, 2)[:, None]  # (B, H, 1, 2) + (B, 1, W, 2)
 
     def matrix(self) -> Tensor:
-        """(B, 2, 3) from augmented to original coordinates, x right and y down in [-1, 1]."""
+        """(B, 2, 3) from augmented to original coordinates, x right and y down in [-1, 1].
+
+        It is the inverse of the transform in the class docstring: original = flip(rotation(side * augmented)) + centre.
+        """
         cos, sin = torch.cos(self.angle) * self.side, torch.sin(self.angle) * self.side
         rotation = torch.stack([cos, -sin, sin, cos], dim=1).view(-1, 2, 2)
         mirrored = rotation * torch.stack([self.flip, torch.ones_like(self.flip)], dim=1)[:, :, None]

@@ -51,9 +51,10 @@ class GradientWeighting(Weighting):
         self.register_buffer("steps", torch.zeros(len(self.tasks)))  # (tasks,) number of these steps
 
     def weights(self) -> dict[str, Tensor]:
-        """Task to its weight at the maps: the mean over this epoch or, before the first step, over the previous one.
+        """Task to the weight of its gradient at the shared feature maps.
 
-        The weight of a single step is noisy, because it depends on the batch.
+        It is the mean over this epoch or, before the first step, over the previous one. The weight of a single step is noisy,
+        because it depends on the batch.
         """
         constant = self.mean.new_tensor(list(self.tasks.values()))
         adversarial = {task: self.mean.new_tensor(weight) for task, weight in self.adversarial.items()}
@@ -69,7 +70,7 @@ class GradientWeighting(Weighting):
             return total
         tasks = [task for task in self.tasks if task in losses]
         adversarial_losses = [weighted[task] for task in losses if self.adversarial.get(task, 0) > 0]
-        # One row per task, then, if there are adversaries, one of their sum.
+        # The loss behind each row of `gradients` below: those of the tasks, then the sum of the adversarial ones, if any.
         loss_of_row = [weighted[task] for task in tasks]
         if adversarial_losses:
             loss_of_row.append(torch.stack(adversarial_losses).sum())
@@ -101,9 +102,9 @@ class GradientWeighting(Weighting):
 
     @torch.no_grad()
     def _update_mean_weights(self, tasks: Sequence[str], weights: Tensor) -> None:
-        present = [index for index, task in enumerate(self.tasks) if task in tasks]
-        self.steps[present] += 1
-        self.mean[present] += (weights.to(self.mean) - self.mean[present]) / self.steps[present]
+        updated = [index for index, task in enumerate(self.tasks) if task in tasks]
+        self.steps[updated] += 1
+        self.mean[updated] += (weights.to(self.mean) - self.mean[updated]) / self.steps[updated]
 
 
 def gradient_method(name: str, cagrad_c: float) -> WeightingMethod:

@@ -27,8 +27,9 @@ class MarginLoss(nn.Module, ABC):
 
     Attributes:
         weight: the class centres, one row per subject, not normalised.
-        sampled: (rows,) the subjects to which the rows of `weight` belong, ascending, while a step trains a sample of the centres
-            (`fr_ps.training.sampled_centres`); None: all subjects, or those of `part`.
+        sampled: (rows,) the subject of each row of `weight`, ascending, in a step that trains a sample of the centres
+            (`fr_ps.training.sampled_centres`); with `part`, the sample has only subjects of it. None in other steps: `weight` has
+            a row for every subject, or for every one of `part`.
     """
 
     weight: nn.Parameter

@@ -72,9 +72,8 @@ class FaceNetwork(nn.Module):
     Args:
         branches: modality to the branch that reads it; `joint` to the branch that reads all.
         fusion: name of the fusion of their embeddings.
-        channels: width of the fused embeddings, for the fusions whose output width does not follow from the branches. With these
-            fusions (fc, gated), the fused embedding of an attribute is `channels` wide, or as wide as its widest branch embedding
-            if that is less.
+        channels: with the fusions fc and gated, the width of the fused identity embedding. A fused embedding of an attribute has
+            the same width, or that of its widest branch embedding if this is less. Other fusions do not use it.
         classes: attribute to its number of classes.
         flip_average: whether the outputs in evaluation mode are means over the maps and their mirror images.
         linear_share: share of the linear embedding (`LinearEmbedding`: a fitted projection of the maps) in the cosine
@@ -219,7 +218,10 @@ class FaceNetwork(nn.Module):
         return NetworkOutput(embedding, logits, {}, {}, {})
 
     def _used_branches(self, features: Mapping[str, Features], present: Tensor | None) -> Tensor:
-        """(rows of `features`, branches) bool, whether the branch has features and, with `present`, the session has its map."""
+        """(B, branches) bool, or (2 B, branches) with `flip_average` in evaluation mode: whether the fusion uses a branch.
+
+        It does if `features` has the branch and, with `present`, the session has a map that the branch reads.
+        """
         shared = next(iter(features.values())).shared
         # Created on the device, because copying the mask from the CPU would make the CPU wait for the GPU.
         available = [shared.new_full((shared.shape[0],), name in features, dtype=torch.bool) for name in self.branches]

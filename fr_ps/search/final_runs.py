@@ -65,7 +65,7 @@ def train_final_runs(
     unfinished = [name for name in configs if not _is_finished(folders[name])]
     jobs = {
         logs / f"{name}.log": {
-            "train": to_dict(configs[name]),
+            "final_config": to_dict(configs[name]),
             "name": f"{study.study_name}-{name}",
             "run": folders[name].name,
             "parent": asdict(parent),

@@ -54,12 +54,11 @@ class ProgressMonitor:
 
     def _log_best(self, run: Run, finished: list[FrozenTrial]) -> None:
         """Log the best value so far of each objective; the step counts ended trials."""
-        directions = self.spec.config.objectives.values()
+        choosers = [max if direction == "maximize" else min for direction in self.spec.config.objectives.values()]
         best: list[float] = []
         for step, trial in enumerate(sorted(finished, key=_completed_at), start=1):
             if trial.state == TrialState.COMPLETE:
-                better = (max if direction == "maximize" else min for direction in directions)
-                best = [choose(old, new) for choose, old, new in zip(better, best or trial.values, trial.values)]
+                best = [choose(old, new) for choose, old, new in zip(choosers, best or trial.values, trial.values)]
             if best:  # steps that were logged before are dropped by `log_metrics`
                 run.log_metrics({f"best/{name}": value for name, value in zip(self.spec.objectives, best)}, step)
 

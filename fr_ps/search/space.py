@@ -31,8 +31,8 @@ class Dimension:
         step: between the values of the range; None: any number.
         log: whether the axis is logarithmic.
         integer: whether the values are whole numbers.
-        when: the condition, a mapping from each parent setting to its values (as stored in the study) with which a trial has this
-            dimension. If empty, every trial has it.
+        when: the condition, as parent setting to its allowed values (as stored in the study): a trial has this dimension only if
+            each parent has one of its allowed values. Empty: every trial has it.
     """
 
     name: str

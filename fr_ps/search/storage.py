@@ -124,9 +124,9 @@ def with_database_retries(call: Callable[[], Result]) -> Result:
             with _deferred_signals(received):
                 return call()
         except (StorageInternalError, SQLAlchemyError) as error:
+            if received:  # their handlers ran at the end of the block and raised nothing
+                raise (KeyboardInterrupt() if signal.SIGINT in received else SystemExit(128 + received[0])) from None
             reason = one_line(error, 200)
-        if received:  # `call` failed, and the handlers, which ran at the end of the block, returned
-            raise KeyboardInterrupt if signal.SIGINT in received else SystemExit(128 + received[0])
         if time.monotonic() - started > _RETRY_SECONDS:
             raise DatabaseUnreachableError(
                 f"study.storage: unreachable for 10 minutes ({reason}); check the database and start the search again"

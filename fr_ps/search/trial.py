@@ -250,9 +250,9 @@ class _EpochReporter:
         stored = with_database_retries(
             lambda: context.storage.rdb.get_trial(context.storage.trial_id(context.study, trial.number))
         )
-        self.reported_epochs = set(stored.intermediate_values)
+        self.epochs_reported_before = set(stored.intermediate_values)
         # Without `reported_metric` the study has no reported epochs, so those before a resume come from the metrics of the run.
-        self.epoch = max(self.reported_epochs | run.metric_history.get(_EPOCH_METRIC, {}).keys(), default=0)
+        self.epoch = max(self.epochs_reported_before | run.metric_history.get(_EPOCH_METRIC, {}).keys(), default=0)
 
     def __call__(self, epoch: int, validation: Metrics) -> None:
         self.epoch = max(self.epoch, epoch)
@@ -261,7 +261,7 @@ class _EpochReporter:
             # Nothing is reported to the study in this case, so `worker.total_epochs` needs the number of epochs as an attribute.
             with_database_retries(lambda: self.trial.set_user_attr(EPOCHS, self.epoch))
             return
-        if epoch not in self.reported_epochs:
+        if epoch not in self.epochs_reported_before:
             with_database_retries(lambda: self.trial.report(value, epoch))
         if with_database_retries(self.trial.should_prune):
             raise _Pruned

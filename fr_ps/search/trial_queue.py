@@ -47,7 +47,7 @@ class Acquisition(NamedTuple):
 
     Attributes:
         number: of the trial that it set to running; None where there is none.
-        slots: as they were before that.
+        slots: just before that; they contain the retries and the new trial that this call added.
         missed: numbers of the trials that another worker set to running first.
     """
 

@@ -45,8 +45,8 @@ _POLL_SECONDS = 1.0
 
 def main() -> int:
     """Do the job on standard input; returns the exit code."""
-    # Has an effect only if the worker was started without `run_workers`, for example by hand in a shell's background job, where a
-    # process inherits that SIGINT is ignored.
+    # A shell starts background jobs with SIGINT ignored. This line matters only for a worker that was started by hand in this
+    # way; `run_workers` starts workers with the default action.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return run_main(_run_job)
 
@@ -57,8 +57,8 @@ def _run_job() -> None:
     parent = ParentRun(**job["parent"])
     if job["threads"]:
         torch.set_num_threads(job["threads"])
-    if "train" in job:
-        train_final(job["train"], job["name"], job["run"], parent)
+    if "final_config" in job:
+        train_final(job["final_config"], job["name"], job["run"], parent)
     else:
         run_worker(spec_from_json(job), parent, job["began"])
 
@@ -149,7 +149,8 @@ def remove_ended_checkpoints(study: optuna.Study, runs: Path) -> None:
     needed = {trial_run_id(trial) for trial in trials if trial.state in (TrialState.RUNNING, TrialState.WAITING)}
     for trial in trials:
         run = trial_run_id(trial)
-        if not trial.state.is_finished() or OUTCOME not in trial.user_attrs or not run or run in needed:
+        was_killed = OUTCOME not in trial.user_attrs
+        if not trial.state.is_finished() or was_killed or not run or run in needed:
             continue
         for folder in (RESUME_CHECKPOINTS, LAST_CHECKPOINT) if run in best else (CHECKPOINTS_FOLDER,):
             shutil.rmtree(runs / run / folder, ignore_errors=True)

@@ -77,7 +77,7 @@ class Run:
     def log_final_metrics(self, values: Mapping[str, float], step: int) -> None:
         """Make `values` the last points of their metrics, which MLflow shows in its tables.
 
-        A metric whose last point already has its value gets no further point.
+        A metric whose last point already equals its entry in `values` gets no further point.
 
         Args:
             values: metric to its final value.

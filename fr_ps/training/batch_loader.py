@@ -69,7 +69,7 @@ class BatchLoader:
         modality_dropout: float = 0.0,
     ) -> None:
         self.labels = dataset.labels
-        self.rows, self.config, self.augmentation = rows, batch, augmentation
+        self.rows, self.batch_config, self.augment_config = rows, batch, augmentation
         self.num_modalities = len(dataset.store.maps)
         self.map_source = open_map_source(dataset.store, rows, device)
         self.seed, self.device, self.modality_dropout = seed, device, modality_dropout
@@ -97,12 +97,12 @@ class BatchLoader:
 
     def epoch_indices(self, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch, each a (B,) array of indices into the training part; all epochs have the same number."""
-        identities, people, sessions = self.targets["identity"].numpy(), self.config.people, self.config.sessions
-        num_batches = self.config.steps
-        if self.config.balance == "none":
+        identities, people, sessions = self.targets["identity"].numpy(), self.batch_config.people, self.batch_config.sessions
+        num_batches = self.batch_config.steps
+        if self.batch_config.balance == "none":
             return random_batches(len(identities), people * sessions, self.seed, epoch, num_batches)
-        if self.config.balance == "class":
-            classes = self.targets[self.config.attribute].numpy()
+        if self.batch_config.balance == "class":
+            classes = self.targets[self.batch_config.attribute].numpy()
             return class_batches(identities, classes, people, sessions, self.seed, epoch, num_batches)
         return pk_batches(identities, people, sessions, self.seed, epoch, num_batches)
 
@@ -156,7 +156,7 @@ class BatchLoader:
         """
         own = own_rows(len(indices))
         generator = torch.Generator().manual_seed(combined_seed(self.seed, epoch, batch_number))
-        drawn = draw_augmentation(len(indices), self.num_modalities, self.augmentation, generator)
+        drawn = draw_augmentation(len(indices), self.num_modalities, self.augment_config, generator)
         present = sample_present_mask(len(indices), self.num_modalities, self.modality_dropout, generator)
         targets = {task: target[torch.from_numpy(indices)] for task, target in self.targets.items()}
         labelled = find_labelled(targets)

@@ -107,7 +107,7 @@ class CheckpointManager:
         return (by_steps or by_time) and not self.state.guard.consecutive_skipped
 
     def save_epoch(self, improved: Sequence[str]) -> None:
-        """Save at the end of an epoch; the model becomes the last one, and the best one by each of the metrics `improved`."""
+        """Save at the end of an epoch; copy the model to `checkpoints/last` and the best-model folder of each of `improved`."""
         select = self.setup.config.train.select
         folders = [LAST_CHECKPOINT, *(BEST_CHECKPOINT if metric == select else best_folder(metric) for metric in improved)]
         self.save([self.run.folder / folder for folder in folders])

@@ -81,12 +81,13 @@ def cycle_progress(step: int, *, first: int, factor: int) -> float:
 
     `first` is the paper's T_0, `factor` its T_mult.
     """
+    if factor == 1:
+        return step % first / first
     length = first
-    if factor > 1:
-        while step >= length:
-            step -= length
-            length *= factor
-    return step % length / length
+    while step >= length:
+        step -= length
+        length *= factor
+    return step / length
 
 
 def reversal_alpha(step: int, *, total_steps: int, alpha: float, ramp: bool) -> float:

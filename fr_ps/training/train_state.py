@@ -119,7 +119,7 @@ class TrainState:
         means = self.meter.compute()
         tasks = self.losses.weighting.weights()
         losses = {task: means[f"loss/{task}"] for task in tasks if f"loss/{task}" in means}
-        self.losses.end_epoch(losses, means.get("norm/penalty", 0.0))  # absent in a meter of version 0.1
+        self.losses.end_epoch(losses, means.get("norm/penalty", 0.0))  # older checkpoints lack it
         self.epoch += 1
         self.reset_epoch()
 

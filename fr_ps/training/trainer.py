@@ -233,7 +233,7 @@ class Trainer:
     def _forward(self, batch: Batch) -> NetworkOutput:
         """A forward pass in `train.precision`; returns the outputs in float32, gathered from all processes."""
         device, maps = self.loader.device.type, batch.maps
-        if device == "cuda" or self.precision != torch.float32:  # where convolutions are fastest with the channels last
+        if device == "cuda" or self.precision != torch.float32:  # then convolutions are fastest with the channels last
             maps = {modality: of_one.contiguous(memory_format=torch.channels_last) for modality, of_one in maps.items()}
         with torch.autocast(device, self.precision, enabled=self.precision != torch.float32):
             outputs: NetworkOutput = self.network(maps, batch.present)
