@@ -1,9 +1,8 @@
 """The parser of the command line: flags in any order with - or _ between words, settings from YAML files, errors in one line."""
 
 import json
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,38 +10,19 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import ClosedUnitInterval, restricted_number_type
 
-from fr_ps.config import Config, SearchConfig, without_removed
+from fr_ps.argument_errors import add_location, translate_error, unknown_setting
+from fr_ps.config import Config, without_removed
 from fr_ps.config.checks import MAX_BATCH, MAX_PROCESSES, MAX_STEPS
-from fr_ps.config.yaml_files import find_row, parse_search_space, read_settings
+from fr_ps.config.groups import DATA_COMMANDS, SEARCH_SETTING_GROUPS, SETTING_GROUPS
+from fr_ps.config.yaml_files import parse_search_space, read_settings_and_rows
 from fr_ps.errors import InputError
-from fr_ps.help_text import HelpAllAction, did_you_mean, help_text
+from fr_ps.help_text import HelpAllAction, help_text
 from fr_ps.tracking.run_folder import CONFIG_FILE, RUNS_FOLDER
 
 _LIST_FLAGS = ("--data.modalities", "--model.order", "--train.watch")
 """Flags with a list, which may be written as `a` or `a,b`."""
 
 
-def _groups(config: type) -> dict[str, list[str]]:
-    """Mapping from group to the names of its settings.
-
-    A group is a field of `config` whose default factory is a config class, such as `OptimConfig`.
-    """
-    return {
-        field.name: [inner.name for inner in fields(field.default_factory)]  # type: ignore[arg-type]
-        for field in fields(config)
-        if is_dataclass(field.default_factory)
-    }
-
-
-SETTING_GROUPS, SEARCH_SETTING_GROUPS = _groups(Config), _groups(SearchConfig)
-"""Mapping from group to the names of its settings: the groups of a training, and those that a search adds."""
-TABLE_SETTINGS = ("root", "labels", "classes")
-"""The data settings that apply to reading the labels table."""
-_TABLE_COMMANDS = ("data check", "data show")
-_DATA_COMMANDS = {f"data {what}": SETTING_GROUPS["data"] for what in ("summary", "split", "mean")} | {
-    command: list(TABLE_SETTINGS) for command in _TABLE_COMMANDS
-}
-"""Mapping from command to the names of the data settings that it accepts."""
 _COMMAND_LINE_ONLY = ("config", "resume", "allow_changed", "processes")
 """Flags that are not settings. jsonargparse would accept them in a config file, so `_read_config` rejects them there."""
 _TEXT_SETTINGS = ("only", "classes")
@@ -87,6 +67,10 @@ class Command:
 
 class _ParseError(Exception):
     """An error message of jsonargparse."""
+
+
+_SettingsOfFiles = dict[str, tuple[dict[str, Any], dict[str, int]]]
+"""Config file to its settings, and to the rows of these."""
 
 
 def add_switch(parser: ArgumentParser, name: str, help: str) -> None:
@@ -135,7 +119,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     - `--resume RUN` loads the `config.yaml` of that run. `resume` of the result is the name of its folder.
 
     Raises:
-        InputError: any error, in one line with the setting and its expected values.
+        InputError: any error, in one line with the setting and its expected values, and the file and row of the setting.
     """
     rest, run_folder = _extract_resume(argv)
     tokens, config_files = _normalize_flags(rest)
@@ -150,22 +134,27 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     depth = 2 if tokens[:1] == ["data"] else 1
     words, flags = tokens[:depth], tokens[depth:]
     command = " ".join(words)
-    trees: dict[str, dict[str, Any]] = {}
-    for file in config_files:
-        trees.pop(file, None)  # a file that is given twice moves to its later position: later files override earlier ones
-        trees[file] = _read_config(Path(file))
-    if command == "search":
-        trees = _put_base_first(trees, tokens)
+    files = _read_configs(config_files, command, tokens)
     # The settings of the files are passed as JSON text, which `--config` of jsonargparse accepts in place of a file name. Flags
     # come after them and override them.
-    config_flags = [f"--config={json.dumps(_select_settings(tree, command, file))}" for file, tree in trees.items()]
+    config_flags = [f"--config={json.dumps(_select_settings(settings, command, file))}" for file, (settings, _) in files.items()]
+
+    def parse_first(count: int, flags: Sequence[str]) -> Namespace:
+        """Parse and check the settings of the first `count` files and the flags."""
+        try:
+            arguments = parser.instantiate(parser.parse_args(words + config_flags[:count] + list(flags)))
+        except _ParseError as error:
+            trees = {file: settings for file, (settings, _) in files.items()}
+            raise InputError(translate_error(str(error), command, trees, _accepted_flags(parser, command))) from None
+        if command in ("train", "search"):
+            training_config(arguments[command])
+        return arguments
+
     try:
-        arguments = parser.instantiate(parser.parse_args(words + config_flags + flags))
-    except (_ParseError, InputError) as error:
-        message = str(error)
-        if isinstance(error, _ParseError):
-            message = _translate_error(message, command, trees, _accepted_flags(parser, command))
-        raise InputError(_add_location(message, trees, flags)) from None
+        arguments = parse_first(len(files), flags)
+    except InputError as error:
+        rows = {file: rows_of_file for file, (_, rows_of_file) in files.items()}
+        raise InputError(add_location(str(error), rows, lambda count: parse_first(count, []))) from None
     if config_files:
         arguments[".".join([*words, "config"])] = config_files  # jsonargparse got their settings, not their names
     return arguments
@@ -231,22 +220,25 @@ def _extract_resume(argv: Sequence[str]) -> tuple[list[str], Path | None]:
     return tokens, folder
 
 
-def _put_base_first(trees: dict[str, dict[str, Any]], tokens: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """`trees` (config file to its settings) with the file of the base training first, so that all others override it.
+def _read_configs(config_files: Sequence[str], command: str, tokens: Sequence[str]) -> _SettingsOfFiles:
+    """The settings of all files and their rows, in the order in which they override each other; that of a study's base first."""
+    in_order = list(dict.fromkeys(reversed(config_files)))[::-1]  # a file that is given twice has its later position
+    files = {file: _read_config(Path(file)) for file in in_order}
+    base = _find_base(files, tokens) if command == "search" else None
+    return {base: _read_config(Path(base))} | files if base else files
 
-    The base is the last `--base` flag; without one, the last `base` in the files.
-    """
-    bases = [tree["base"] for tree in trees.values() if tree.get("base")]
+
+def _find_base(files: _SettingsOfFiles, tokens: Sequence[str]) -> str | None:
+    """The file of a study's base training: the last `--base` flag; without one, the last `base` in the config files."""
+    bases = [settings["base"] for settings, _ in files.values() if settings.get("base")]
     for place, token in enumerate(tokens):
         if token.startswith("--base="):
             bases.append(token.partition("=")[2])
         elif token == "--base":
             bases += tokens[place + 1 : place + 2]
-    if not bases:
-        return trees
-    if not isinstance(bases[-1], str):
+    if bases and not isinstance(bases[-1], str):
         raise InputError(f"base is {bases[-1]!r}; expected a config file of a training, as experiments/synthetic.yaml")
-    return {bases[-1]: _read_config(Path(bases[-1]))} | trees
+    return bases[-1] if bases else None
 
 
 def _quote_scalars(value: str) -> str:
@@ -260,7 +252,7 @@ def _quote_scalars(value: str) -> str:
 
 def _select_settings(settings: dict[str, Any], command: str, file: str) -> dict[str, Any]:
     """The settings of a config file that `command` gets: all of them; for a data command only those that it accepts."""
-    if command not in _DATA_COMMANDS:
+    if command not in DATA_COMMANDS:
         return settings
     # The parser of a data command accepts data settings only. Other settings are removed, after a check for misspelt names.
     known = [field.name for field in fields(Config)] + [
@@ -269,20 +261,21 @@ def _select_settings(settings: dict[str, Any], command: str, file: str) -> dict[
     given = list(settings) + [f"{group}.{name}" for group in SETTING_GROUPS for name in settings.get(group, {})]
     for key in given:
         if key not in known:
-            raise InputError(f"{file}: {_unknown_setting(key)}")
-    data = {name: value for name, value in settings.get("data", {}).items() if name in _DATA_COMMANDS[command]}
+            raise InputError(f"{file}: {unknown_setting(key)}")
+    data = {name: value for name, value in settings.get("data", {}).items() if name in DATA_COMMANDS[command]}
     return {"data": data, "synthetic": settings.get("synthetic", {})}
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    """Read the settings in a YAML file.
+def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """Read the settings in a YAML file, and their rows.
 
     Errors are: a group that is not a mapping, a removed setting that `without_removed` rejects, and a value for a flag that is
     not a setting, such as `resume` (null is allowed).
 
     jsonargparse then checks names and types, and the config classes check the values.
     """
-    settings = without_removed(read_settings(path), f"{path}: ")
+    settings, rows = read_settings_and_rows(path)
+    settings = without_removed(settings, f"{path}: ")
     groups = SETTING_GROUPS | SEARCH_SETTING_GROUPS
     for key, value in settings.items():
         if key in groups and not isinstance(value, dict):
@@ -293,7 +286,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     data = settings.get("data", {})
     if isinstance(data.get("modalities"), str):
         data["modalities"] = [data["modalities"]]
-    return settings
+    return settings, rows
 
 
 def _accepted_flags(parser: ArgumentParser, command: str) -> list[str]:
@@ -302,95 +295,3 @@ def _accepted_flags(parser: ArgumentParser, command: str) -> list[str]:
         if parser._subcommands_action and name in parser._subcommands_action._name_parser_map:
             parser = parser._subcommands_action._name_parser_map[name]
     return [flag for flag in parser._option_string_actions if flag.startswith("--")]
-
-
-def _translate_error(message: str, command: str, trees: dict[str, dict[str, Any]], accepted: Sequence[str]) -> str:
-    """The message for the user in place of jsonargparse's `message`.
-
-    Args:
-        message: of jsonargparse.
-        command: that was given.
-        trees: config file to its settings.
-        accepted: all flags that the command accepts, for suggestions.
-    """
-    if found := re.search(r"does not accept option '([^']+)'", message):
-        files = [file for file, tree in trees.items() if _has_key(tree, found[1])] or list(trees)
-        return f"{', '.join(files)}: {_unknown_setting(found[1], command)}"
-    if found := re.search(r"unrecognized arguments: --([\w.]+)", message):
-        is_data_setting = found[1].split(".")[0] in ("data", "synthetic")
-        has_data_settings = command in _DATA_COMMANDS and command not in _TABLE_COMMANDS
-        if command in ("train", "search") or (has_data_settings and is_data_setting):
-            return _unknown_setting(found[1], command, accepted)
-        meant = did_you_mean(f"--{found[1]}".replace("_", "-"), [flag.replace("_", "-") for flag in accepted])
-        return f"unknown flag --{found[1]}; {meant}see fr-ps {command} --help"
-    if found := re.search(r'Parser key "([^"]+)": Expected an? (.+)\. Got value: ?(.*)$', message):
-        return f"{found[1]} is {found[3]!r}; expected {_describe_type(found[2])}"
-    rejected = r'Parser key "([^"]+)": .*?Not of type \w+: '
-    if found := re.search(rejected + r"(\S+) does not conform to restriction (.+?)(?:; |$)", message):
-        return f"--{found[1]} is {found[2]}; expected a number {found[3].replace('v', '')}"  # v>=1 and v<=64
-    if found := re.search(rejected + r"invalid literal for int\(\).*?: (.+)$", message):
-        return f"--{found[1]} is {found[2]}; expected a whole number"
-    if found := re.search(r'"data.what" to be one of', message):
-        return "data: no subcommand given; see fr-ps data --help"
-    if found := re.search(r"argument what: invalid choice: '(.*?)' [(]choose from (.*)[)]", message):
-        choices = re.findall(r"[a-z]+", found[2])
-        return f"data {found[1]}: no such command; {did_you_mean(found[1], choices)}expected one of {', '.join(choices)}"
-    if found := re.search(r"arguments are required: (?:[\w]+\.)*(\w+)", message):
-        name = found[1].upper() if found[1] in _POSITIONAL else f"--{found[1]}"
-        return f"missing {name}; see fr-ps {command} --help"
-    return re.sub(r'^Parser key "([^"]+)": ', r"\1: ", message)
-
-
-def _add_location(message: str, trees: dict[str, dict[str, Any]], flags: Sequence[str]) -> str:
-    """`message` after the file and row of the setting that it begins with, if its value is from a file.
-
-    Args:
-        message: of an error.
-        trees: config file to its settings.
-        flags: of the command line, which override the files.
-    """
-    found = re.match(r"([\w.]+)(?: is |: )", message)
-    if not found or any(flag.partition("=")[0] == f"--{found[1]}" for flag in flags):
-        return message
-    files = [file for file, tree in trees.items() if _has_key(tree, found[1])]
-    if not files:
-        return message
-    row = find_row(Path(files[-1]), found[1])
-    return f"{files[-1]}: {f'row {row}: ' if row else ''}{message}"
-
-
-_POSITIONAL = ("folder", "session", "shell")
-"""Arguments without a flag: of `init`, `data show` and `completion`."""
-
-
-def _has_key(tree: dict[str, Any], key: str) -> bool:
-    """Whether the settings `tree` of a file contain `key`, such as `optim.lr`."""
-    first, _, rest = key.partition(".")
-    inner = tree.get(first)
-    return first in tree and (not rest or (isinstance(inner, dict) and _has_key(inner, rest)))
-
-
-def _unknown_setting(key: str, command: str = "", flags: Sequence[str] = ()) -> str:
-    group = key.split(".")[0]
-    groups = SETTING_GROUPS | (SEARCH_SETTING_GROUPS if command == "search" else {})
-    configs = (Config, SearchConfig) if command == "search" else (Config,)
-    names = [field.name for config in configs for field in fields(config)]
-    everything = [f"{group}.{name}" for group in groups for name in groups[group]]
-    choices = [f"{group}.{name}" for name in groups[group]] if group in groups else names
-    meant = did_you_mean(key, [*choices, *everything, *names, *(flag.removeprefix("--") for flag in flags)])
-    return f"unknown setting {key!r}; {meant}expected one of {', '.join(choices)} (or see --help-all)"
-
-
-def _describe_type(type_name: str) -> str:
-    if found := re.search(r"Literal\[(.*?)\]", type_name):
-        return "one of " + found[1].replace("'", "")
-    names = {
-        "int": "a whole number",
-        "float": "a number",
-        "bool": "true or false",
-        "str": "text",
-        "dict": "a mapping",
-        "list": "a list",
-    }
-    found = re.search(r"<class '(\w+)'>", type_name)
-    return names.get(found[1], found[1]) if found else type_name

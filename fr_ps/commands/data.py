@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ActionConfigFile, Namespace
 
-from fr_ps.arguments import TABLE_SETTINGS, Command, Parser, add_overwrite_flag
+from fr_ps.arguments import Command, Parser, add_overwrite_flag
 from fr_ps.config import SYNTHETIC_ROOT, DataConfig, NormalConvention, SyntheticConfig, SyntheticLayout
+from fr_ps.config.groups import TABLE_SETTINGS
 from fr_ps.errors import InputError
 from fr_ps.terminal import echo_loading
 

@@ -55,8 +55,9 @@ def _format_value(value: object) -> str:
 def check_types(config: object, group: str) -> None:
     """Check the types of the settings of `config`: choices, finite numbers, integers, booleans.
 
-    jsonargparse has already checked those of a command line or a config file; those of a search worker, from JSON, are checked
-    only here. `group` is the prefix of the names in messages, with its dot: `optim.`.
+    jsonargparse has already checked the types in a command line or a config file, but not that numbers are finite. Settings from
+    JSON, such as those of a search worker, and from Python are checked only here. `group` is the prefix of the names in messages,
+    with its dot: `optim.`.
     """
     for name, hint in get_type_hints(type(config)).items():
         value = getattr(config, name)

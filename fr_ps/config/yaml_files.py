@@ -32,8 +32,14 @@ def read_settings(path: Path) -> dict[str, Any]:
     a setting may be null: --print_config prints `resume: null`, which becomes None.
 
     Raises:
-        InputError: the file is missing, unreadable, too large or not YAML, a key is repeated, or a setting has no value.
+        InputError: the file is missing, unreadable, too large or not YAML, a key is repeated, or a setting has no value or a
+            number that is not finite.
     """
+    return read_settings_and_rows(path)[0]
+
+
+def read_settings_and_rows(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """The settings as `read_settings` returns them, and a mapping from each setting, such as `optim.lr`, to its row."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -44,48 +50,41 @@ def read_settings(path: Path) -> dict[str, Any]:
     if len(content) > MAX_BYTES:
         raise InputError(f"{path}: larger than {MAX_BYTES} bytes; expected a YAML file of settings")
     try:
-        return parse_settings(content.decode(), str(path))
+        return _parse_settings(content.decode(), str(path))
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not readable as YAML ({one_line(error)}); expected text in UTF-8") from None
 
 
 def parse_settings(text: str, where: str) -> dict[str, Any]:
     """Like `read_settings`, for the YAML `text`; `where` is its name in error messages."""
-    tree = _parse(text, where, _SETTINGS)
+    return _parse_settings(text, where)[0]
+
+
+def _parse_settings(text: str, where: str) -> tuple[dict[str, Any], dict[str, int]]:
+    tree, rows = _parse(text, where, _SETTINGS)
     if tree is None:
-        return {}
+        return {}, {}
     if not isinstance(tree, dict):
         raise InputError(f"{where}: {type(tree).__name__} found; expected settings as `data: {{root: ...}}`")
-    return tree
-
-
-def find_row(path: Path, key: str) -> int | None:
-    """The row of the setting `key`, such as `optim.lr`, in a file that `read_settings` has read; None for one from a merge."""
-    node = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
-    while isinstance(node, MappingNode):
-        values = {name.value: (name.start_mark.line + 1, value) for name, value in node.value}
-        if key in values:
-            return values[key][0]
-        group, _, key = key.partition(".")
-        node = values.get(group, (0, None))[1]
-    return None
+    return tree, rows
 
 
 def parse_search_space(text: str) -> Any:
     """The search space in YAML `text`, the value of the flag --space."""
-    return _parse(text, "--space", _SPACE)
+    return _parse(text, "--space", _SPACE)[0]
 
 
-def _parse(text: str, where: str, schema: Any) -> Any:
+def _parse(text: str, where: str, schema: Any) -> tuple[Any, dict[str, int]]:
+    """The value of the YAML `text`, and the row of each key in it, the keys of nested mappings being joined by dots."""
     try:
         _check_size(text, where)
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
-            return None
+            return None, {}
         builder = _SettingsBuilder(loader, where)
         builder.check(node)
-        return builder.build(node, schema, "")
+        return builder.build(node, schema, ""), builder.rows
     except yaml.YAMLError as error:
         raise InputError(f"{where}: not readable as YAML ({one_line(error)}); correct it there") from None
 
@@ -130,10 +129,14 @@ class _SettingsBuilder:
     Args:
         loader: the loader that composed the nodes.
         where: file or flag, for errors.
+
+    Attributes:
+        rows: name of each node that was built, such as `optim.lr`, to its row.
     """
 
     def __init__(self, loader: yaml.SafeLoader, where: str) -> None:
         self.loader, self.where = loader, where
+        self.rows: dict[str, int] = {}
 
     def check(self, node: Node) -> None:
         """Check for repeated keys, unknown tags, self-references and more than `MAX_VALUES` values, aliases included."""
@@ -176,6 +179,7 @@ class _SettingsBuilder:
             schema: the type hint of `node` (for a group, its class), a `_SearchValue`, or `_SETTINGS`, `_SPACE` or `_CONDITION`.
             key: the name of `node` for errors, such as `optim` or `optim.lr`; empty for the whole file.
         """
+        self.rows.setdefault(key, node.start_mark.line + 1)
         if isinstance(node, ScalarNode):
             return self._scalar(node, schema, key)
         if isinstance(node, SequenceNode):
@@ -212,7 +216,7 @@ class _SettingsBuilder:
             raise InputError(f"{self._location(node)}: {key} is not a valid value ({one_line(error, 100)}); change it") from None
         except (LookupError, AttributeError):  # a tag such as `!!int` and a text that does not fit
             raise InputError(f"{self._location(node)}: {node.value!r} does not fit its tag {node.tag}; remove the tag") from None
-        if isinstance(value, float) and not math.isfinite(value):
+        if float in types and not _is_finite(value):
             raise InputError(f"{self._location(node)}: {key} is {node.value}; expected a finite number")
         return value if isinstance(value, (bool, int, float, str)) else str(node.value)  # a date stays text
 
@@ -224,6 +228,14 @@ class _SettingsBuilder:
 
     def _location(self, node: Node) -> str:
         return f"{self.where}: row {node.start_mark.line + 1}"
+
+
+def _is_finite(value: object) -> bool:
+    """Whether `value` is no number, or one that a float can hold."""
+    try:
+        return not isinstance(value, (int, float)) or math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _children(node: Node) -> Iterator[Node]:

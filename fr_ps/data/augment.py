@@ -145,6 +145,7 @@ class Similarity:
         It is the inverse of the transform in the class docstring: original = flip(rotation(side * augmented)) + centre.
         """
         cos, sin = torch.cos(self.angle) * self.side, torch.sin(self.angle) * self.side
+        # Counter-clockwise although y points down: this is the inverse rotation, so the sign changes twice.
         rotation = torch.stack([cos, -sin, sin, cos], dim=1).view(-1, 2, 2)
         mirrored = rotation * torch.stack([self.flip, torch.ones_like(self.flip)], dim=1)[:, :, None]
         return torch.cat([mirrored, self.centre[:, :, None]], dim=2)

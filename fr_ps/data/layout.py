@@ -62,7 +62,7 @@ def _find_folder(folder: Path | None, name: str) -> Path | None:
 
 
 def session_keys(root: Path, known: Collection[str] = ()) -> list[SessionKey]:
-    """(id, session) of every session folder, sorted. Without a folder `data`: of the folders at the root that contain a map.
+    """(id, session) of every session folder, sorted. Without a folder `data`, only folders `{id}/{session}` with a map count.
 
     Args:
         root: of the data set.

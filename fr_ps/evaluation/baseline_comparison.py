@@ -21,6 +21,7 @@ from fr_ps.report.html_page import Verdict
 BASELINE_PREFIX = "baseline_"
 JITTERED_PREFIX = "jittered"
 _COMPARED_METRICS = ("identity/auc", "identity/eer")
+_ROUNDING = 1e-12
 
 
 def identity_metrics(embeddings: np.ndarray, reference: EvaluationResult) -> Metrics:
@@ -179,7 +180,7 @@ def _baseline_verdict(compared: Mapping[str, list[Difference]], warped: bool) ->
     if auc.better == "second":
         return Verdict("worse", f"{maps}the network loses to the {baselines}: {numbers}")
     why = "the difference has no interval" if np.isnan(auc.low) else "the interval includes zero"
-    if auc.second == 1:
+    if auc.second > 1 - _ROUNDING and not np.isnan(auc.low):
         why = "no AUC can exceed 1"
     return Verdict("neither", f"{maps}the network does not measurably beat the {baselines} ({why}): {numbers}")
 

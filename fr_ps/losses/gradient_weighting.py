@@ -33,7 +33,8 @@ class GradientWeighting(Weighting):
     and Aligned-MTL could train a head with a negative weight. The papers also leave task-specific parameters out.
 
     Not in the Gramian: tasks without a loss in the batch, tasks with gradient 0 (MGDA would return d = 0), and maps without
-    gradient (frozen branches). If no map has a gradient, the total is the plain sum.
+    gradient (frozen branches). If no map has a gradient, the total is the sum with the
+    constant weights.
 
     Args:
         tasks: task to its constant weight.
@@ -80,7 +81,7 @@ class GradientWeighting(Weighting):
         weights = from_main_process(lambda: self._task_weights(gramian[: len(tasks), : len(tasks)]))
         self._update_mean_weights(tasks, weights)
         coefficients = _add_adversarial(weights, gramian) if adversarial_losses else weights
-        change = (coefficients - 1).to(gradients) @ gradients  # minus 1: the total already contains the plain sum
+        change = (coefficients - 1).to(gradients) @ gradients  # minus 1: the total already contains each gradient once
         for shared_map, part in zip(maps, change.split([shared_map.numel() for shared_map in maps])):
             term = (shared_map * part.view_as(shared_map)).sum()
             total = total + (term - term.detach())  # its value is 0, its gradient at the map is `part`

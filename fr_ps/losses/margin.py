@@ -180,8 +180,9 @@ class AdaFace(MarginLoss):
     cos(theta + g_angle) - g_add for the true subject, with g_angle = -m z and g_add = m z + m.
 
     z = h (|x| - mean) / deviation, clamped to [-1, 1] and without gradient; mean and deviation are running statistics of the
-    norms. z = -1 (poor images) gives ArcFace, 0 CosFace, and 1 a negative angle, which increases the weight of hard samples of
-    good images. theta + g_angle is clamped to [0, pi] as in the paper's code: beyond, the true subject's logit gets no gradient.
+    norms. z = -1 (poor images) gives ArcFace, and z = 0 CosFace; z = 1 gives a negative angle, which increases the weight of hard
+    samples of good images. theta + g_angle is clamped to [0, pi] as in the paper's code: beyond, the true subject's logit gets no
+    gradient.
 
     A batch enters the running statistics with weight t_alpha; the first 1 / t_alpha batches have equal weights. (The paper's
     code starts from a mean of 20 and a deviation of 100, whose effect lasts for some hundred steps.)

@@ -41,6 +41,7 @@ class NetworkOutput(NamedTuple):
 
     def gathered(self) -> "NetworkOutput":
         """The outputs of the sessions of all processes (`gather_rows`). The maps in `shared` stay those of this process."""
+        # One exchange for all outputs: they are joined as columns, gathered, and split again.
         own = [self.embedding, *self.logits.values(), *self.adversarial.values(), *self.branch_embeddings.values()]
         parts = iter(gather_rows(torch.cat(own, dim=1)).split([tensor.shape[1] for tensor in own], dim=1))
 
@@ -72,8 +73,8 @@ class FaceNetwork(nn.Module):
     Args:
         branches: modality to the branch that reads it; `joint` to the branch that reads all.
         fusion: name of the fusion of their embeddings.
-        channels: with the fusions fc and gated, the width of the fused identity embedding. A fused embedding of an attribute has
-            the same width, or that of its widest branch embedding if this is less. Other fusions do not use it.
+        channels: used by the fusions fc and gated only. It is the width of the fused identity embedding; that of an attribute is
+            this width or the width of its widest branch embedding, whichever is less.
         classes: attribute to its number of classes.
         flip_average: whether the outputs in evaluation mode are means over the maps and their mirror images.
         linear_share: share of the linear embedding (`LinearEmbedding`: a fitted projection of the maps) in the cosine

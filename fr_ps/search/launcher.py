@@ -80,7 +80,7 @@ def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
         # The leader may have been killed: this process logs and reports in its place.
         with _leader_run(search) as run:
             if run is not None:
-                _start_monitor(search, run)
+                _start_monitor(search, run)  # for what it logs: the leader may not have done so
                 finish_search(search, run)
     return search.study_run.mlflow_id
 

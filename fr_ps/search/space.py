@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -170,16 +170,24 @@ def parents_first(dimensions: Mapping[str, Dimension]) -> list[Dimension]:
                     raise InputError(
                         f"space.{one.name}: its condition `when` refers to {missing[0]}, which is not in the space; add it"
                     )
-            names = ", ".join(left[0].when)
+            cycle = _find_cycle({one.name: [parent for parent in one.when if parent not in ordered] for one in left})
             raise InputError(
-                f"space.{left[0].name}: its condition `when` refers to settings that depend on it ({names}); expected others"
+                f"space.{cycle[0]}: the conditions `when` form a cycle ({' -> '.join([*cycle, cycle[0]])}); change one of them"
             )
         ordered |= {one.name: one for one in ready}
     return list(ordered.values())
 
 
+def _find_cycle(parents: Mapping[str, Sequence[str]]) -> list[str]:
+    """A cycle: each name has the next one as a parent, and the last one the first. All names have a parent among the names."""
+    path = [next(iter(parents))]
+    while (parent := parents[path[-1]][0]) not in path:
+        path.append(parent)
+    return path[path.index(parent) :]
+
+
 def parent_assignments(dimension: Dimension, dimensions: Mapping[str, Dimension]) -> Iterator[dict[str, Value]]:
-    """Each combination of values of the dimension's parents, and recursively of theirs, with which the dimension is active.
+    """Each combination of values of all ancestors of the dimension (its parents, their parents, ...) with which it is active.
 
     Without parents: one empty combination.
     """

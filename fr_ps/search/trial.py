@@ -251,7 +251,7 @@ class _EpochReporter:
             lambda: context.storage.rdb.get_trial(context.storage.trial_id(context.study, trial.number))
         )
         self.epochs_reported_before = set(stored.intermediate_values)
-        # Without `reported_metric` the study has no reported epochs, so those before a resume come from the metrics of the run.
+        # Without `reported_metric` nothing is reported to the study: the epochs before a resume are read from the run's metrics.
         self.epoch = max(self.epochs_reported_before | run.metric_history.get(_EPOCH_METRIC, {}).keys(), default=0)
 
     def __call__(self, epoch: int, validation: Metrics) -> None:

@@ -25,7 +25,7 @@ _STATE_NAMES: dict[TrialState, State] = {
     TrialState.PRUNED: "pruned",
 }
 _add_retry = RetryHeartbeatStaleTrialCallback(max_retry=1, inherit_intermediate_values=True)
-"""Adds the retry of a killed trial, with its settings and attributes. As `RUN` is one of them, the retry resumes the same run."""
+"""Adds the retry of a killed trial, with its settings and attributes. `RUN` is one of them, so the retry finds the run."""
 
 
 def read_slots(study: optuna.Study, max_trials: int) -> TrialSlots:
@@ -47,7 +47,7 @@ class Acquisition(NamedTuple):
 
     Attributes:
         number: of the trial that it set to running; None where there is none.
-        slots: just before that; they contain the retries and the new trial that this call added.
+        slots: immediately before that trial was set to running, with the retries and the new trial that `acquire` added.
         missed: numbers of the trials that another worker set to running first.
     """
 

@@ -1,4 +1,4 @@
-"""Start of a training with several processes: torchrun on this machine, or the processes that torchrun has started."""
+"""Trainings with several processes: start torchrun on this machine, or detect that torchrun has started this process."""
 
 import os
 import sys

@@ -126,7 +126,15 @@ REJECTED: dict[str, tuple[dict[Any, Any], tuple[str, ...]]] = {
     "a condition on itself": ({"optim.clip": {"choices": [1], "when": {"optim.clip": 1}}}, ("space.optim.clip", "when")),
     "conditions on each other": (
         {"optim.clip": {"choices": [1], "when": {"train.ema": 0}}, "train.ema": {"choices": [0], "when": {"optim.clip": 1}}},
-        ("space.optim.clip", "when", "depend on it"),
+        ("space.optim.clip", "when", "cycle (optim.clip -> train.ema -> optim.clip)"),
+    ),
+    "a condition on a cycle": (
+        {
+            "optim.lr": {"choices": [1], "when": {"optim.clip": 1}},
+            "optim.clip": {"choices": [1], "when": {"train.ema": 0}},
+            "train.ema": {"choices": [0], "when": {"optim.clip": 1}},
+        },
+        ("space.optim.clip", "when", "cycle (optim.clip -> train.ema -> optim.clip)"),
     ),
     "a condition without values": (
         {"optim.name": ["adamw", "sgd"], "optim.lr": LR | {"when": {"optim.name": []}}},
