@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
 
 from fr_ps.config import Config, SearchConfig
 from fr_ps.config.groups import DATA_COMMANDS, SEARCH_SETTING_GROUPS, SETTING_GROUPS, TABLE_COMMANDS
@@ -11,18 +10,18 @@ from fr_ps.errors import InputError
 from fr_ps.help_text import did_you_mean
 
 
-def translate_error(message: str, command: str, trees: dict[str, dict[str, Any]], accepted: Sequence[str]) -> str:
+def translate_error(message: str, command: str, rows: Mapping[str, Mapping[str, int]], accepted: Sequence[str]) -> str:
     """The message for the user in place of jsonargparse's `message`.
 
     Args:
         message: of jsonargparse.
         command: that was given.
-        trees: config file to its settings.
+        rows: for each config file, its settings and their rows.
         accepted: all flags that the command accepts, for suggestions.
     """
     if found := re.search(r"does not accept option '([^']+)'", message):
-        files = [file for file, tree in trees.items() if _has_key(tree, found[1])] or list(trees)
-        return f"{', '.join(files)}: {unknown_setting(found[1], command)}"
+        places = [f"{file}: row {of_file[found[1]]}" for file, of_file in rows.items() if found[1] in of_file]
+        return f"{', '.join(places or rows)}: {unknown_setting(found[1], command)}"
     if found := re.search(r"unrecognized arguments: --([\w.]+)", message):
         is_data_setting = found[1].split(".")[0] in ("data", "synthetic")
         has_data_settings = command in DATA_COMMANDS and command not in TABLE_COMMANDS
@@ -54,18 +53,21 @@ def add_location(message: str, rows: Mapping[str, Mapping[str, int]], parse_firs
     Args:
         message: of an error, as `optim.lr is 0; expected ...` (`check_setting`).
         rows: for each config file, its settings and their rows. A file overrides those before it.
-        parse_first: parses the settings of the first n files without flags, and raises an InputError if they are wrong.
+        parse_first: parses the settings of the first n files and the flags, and raises an InputError if they are wrong.
     """
-    found = re.match(r"(?:--)?([\w.]+)(?: is |: )", message)
-    if not found or message.startswith(tuple(f"{file}: " for file in rows)):
+    if message.startswith(tuple(f"{file}: " for file in rows)):
         return message
-    for count in range(len(rows) + 1):
-        if _message(parse_first, count) == message:
-            break
-    else:  # the value is from a flag
+    text = message.removeprefix("--")
+    named = [key for of_file in rows.values() for key in of_file if text.startswith((f"{key} is ", f"{key}: "))]
+    if not named:
         return message
-    files = [file for file in list(rows)[:count] if found[1] in rows[file]]
-    return f"{files[-1]}: row {rows[files[-1]][found[1]]}: {message.removeprefix('--')}" if files else message
+    key = max(named, key=len)
+    count = len(rows) - 1
+    while count >= 0 and _message(parse_first, count) == message:
+        count -= 1
+    # `count` is the largest number of files without this error, or -1 if the value is from a flag.
+    files = [file for file in list(rows)[: count + 1] if key in rows[file]]
+    return f"{files[-1]}: row {rows[files[-1]][key]}: {text}" if files else message
 
 
 def _message(parse_first: Callable[[int], object], count: int) -> str:
@@ -78,13 +80,6 @@ def _message(parse_first: Callable[[int], object], count: int) -> str:
 
 _POSITIONAL = ("folder", "session", "shell")
 """Arguments without a flag: of `init`, `data show` and `completion`."""
-
-
-def _has_key(tree: dict[str, Any], key: str) -> bool:
-    """Whether the settings `tree` of a file contain `key`, such as `optim.lr`."""
-    first, _, rest = key.partition(".")
-    inner = tree.get(first)
-    return first in tree and (not rest or (isinstance(inner, dict) and _has_key(inner, rest)))
 
 
 def unknown_setting(key: str, command: str = "", flags: Sequence[str] = ()) -> str:

@@ -1,7 +1,7 @@
 """The parser of the command line: flags in any order with - or _ between words, settings from YAML files, errors in one line."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -135,17 +135,19 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     words, flags = tokens[:depth], tokens[depth:]
     command = " ".join(words)
     files = _read_configs(config_files, command, tokens)
+    rows = {file: rows_of_file for file, (_, rows_of_file) in files.items()}
     # The settings of the files are passed as JSON text, which `--config` of jsonargparse accepts in place of a file name. Flags
     # come after them and override them.
-    config_flags = [f"--config={json.dumps(_select_settings(settings, command, file))}" for file, (settings, _) in files.items()]
+    config_flags = [
+        f"--config={json.dumps(_select_settings(settings, command, file, rows[file]))}" for file, (settings, _) in files.items()
+    ]
 
     def parse_first(count: int, flags: Sequence[str]) -> Namespace:
         """Parse and check the settings of the first `count` files and the flags."""
         try:
             arguments = parser.instantiate(parser.parse_args(words + config_flags[:count] + list(flags)))
         except _ParseError as error:
-            trees = {file: settings for file, (settings, _) in files.items()}
-            raise InputError(translate_error(str(error), command, trees, _accepted_flags(parser, command))) from None
+            raise InputError(translate_error(str(error), command, rows, _accepted_flags(parser, command))) from None
         if command in ("train", "search"):
             training_config(arguments[command])
         return arguments
@@ -153,8 +155,9 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     try:
         arguments = parse_first(len(files), flags)
     except InputError as error:
-        rows = {file: rows_of_file for file, (_, rows_of_file) in files.items()}
-        raise InputError(add_location(str(error), rows, lambda count: parse_first(count, []))) from None
+        printing = ("--print_config", "--help", "-h")  # these flags would end the process
+        checked_flags = [flag for flag in flags if not flag.startswith(printing)]
+        raise InputError(add_location(str(error), rows, lambda count: parse_first(count, checked_flags))) from None
     if config_files:
         arguments[".".join([*words, "config"])] = config_files  # jsonargparse got their settings, not their names
     return arguments
@@ -250,7 +253,7 @@ def _quote_scalars(value: str) -> str:
     return json.dumps(found) if isinstance(found, (dict, list)) else value
 
 
-def _select_settings(settings: dict[str, Any], command: str, file: str) -> dict[str, Any]:
+def _select_settings(settings: dict[str, Any], command: str, file: str, rows: Mapping[str, int]) -> dict[str, Any]:
     """The settings of a config file that `command` gets: all of them; for a data command only those that it accepts."""
     if command not in DATA_COMMANDS:
         return settings
@@ -261,7 +264,7 @@ def _select_settings(settings: dict[str, Any], command: str, file: str) -> dict[
     given = list(settings) + [f"{group}.{name}" for group in SETTING_GROUPS for name in settings.get(group, {})]
     for key in given:
         if key not in known:
-            raise InputError(f"{file}: {unknown_setting(key)}")
+            raise InputError(f"{file}: {f'row {rows[key]}: ' if key in rows else ''}{unknown_setting(key)}")
     data = {name: value for name, value in settings.get("data", {}).items() if name in DATA_COMMANDS[command]}
     return {"data": data, "synthetic": settings.get("synthetic", {})}
 
@@ -283,6 +286,9 @@ def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         if key in _COMMAND_LINE_ONLY and value:  # --print_config prints unset flags as null
             flag = key.replace("_", "-")
             raise InputError(f"{path}: {key} is not a setting; use the flag --{flag}")
+    for key in [key for key in settings if key.count(".") == 1 and key.split(".")[0] in groups]:
+        group, name = key.split(".")  # `data.root: x` is `data: {root: x}`
+        settings.setdefault(group, {})[name] = settings.pop(key)
     data = settings.get("data", {})
     if isinstance(data.get("modalities"), str):
         data["modalities"] = [data["modalities"]]

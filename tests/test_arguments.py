@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -489,7 +490,7 @@ def test_an_unknown_key_in_a_study_is_named_with_file_and_choices(
 
 def test_an_unknown_key_in_the_base_is_named_with_that_file(study_file: Path, config_file: Path) -> None:
     config_file.write_text("optim: {lrr: 0.5}\n")
-    assert error_message("search", "--config", str(study_file)).startswith(f"{config_file}: unknown setting 'optim.lrr'")
+    assert error_message("search", "--config", str(study_file)).startswith(f"{config_file}: row 1: unknown setting 'optim.lrr'")
 
 
 def test_an_unknown_flag_of_search_is_named_with_the_settings_of_its_group() -> None:
@@ -540,6 +541,11 @@ def test_a_wrong_value_is_located_in_the_file_that_has_it(good: Path, bad: Path)
         message = error_message("train", *(f"--config={file}" for file in files))
         assert message == f"{bad}: row 2: optim.lr is 'fast'; expected a number"
     assert error_message("train", f"--config={bad}", "--optim.lr=0.1").startswith(f"{bad}: row 2: optim.lr is 'fast'")
+    bad.write_text("optim: {lr: -1}\n")
+    last = bad.parent / "last.yaml"
+    last.write_text("device: cpu\noptim: {lr: -1}\n")
+    assert error_message("train", *(f"--config={file}" for file in (bad, good, last))).startswith(f"{last}: row 2: optim.lr is ")
+    assert error_message("train", f"--config={bad}", f"--config={good}", "--optim.lr=-1").startswith("optim.lr is -1.0")
 
 
 @pytest.mark.parametrize("flag", [["--optim.lr=-1"], ["--optim.lr", "-1"], ["--optim", '{"lr": -1}']], ids=str)
@@ -556,8 +562,31 @@ def test_a_wrong_value_of_a_flag_is_not_located_in_a_file(good: Path, flag: list
         ("device: cpu\noptim: {lr: 1" + "0" * 400 + "}\n", 2, "optim.lr is 1000"),
         ("device: cpu\noptim: {lr: 1e999}\n", 2, "optim.lr is inf; expected a finite number"),
         ("data:\n  only:\n    pose: []\n", 3, "data.only.pose is []; expected"),
+        ("data:\n  only:\n    hair style: []\n", 3, "data.only.hair style is []; expected"),
+        ("synthetic: &all\n  people: 20\nbatch:\n  <<: *all\n  people: 0\n", 5, "batch.people is 0; expected"),
+        ("train: {threads: &x 0}\nbatch:\n  people: *x\n", 3, "batch.people is 0; expected"),
+        ("data:\n  modalities:\n    - albedo\n    - foo\n", 2, "data.modalities is 'foo'; expected"),
+        ("optim: {lr: 0.1}\noptim.lr: -1\n", 2, "optim.lr is -1.0; expected"),
+        ("train:\n  epochs: .inf\n", 2, "train.epochs is .inf; expected a finite number"),
+        ("train:\n  epochs: 0x" + "f" * 5000 + "\n", 2, "train.epochs is not a valid value"),
+        ("device: cpu\noptim:\n  lrr: 1\n", 3, "unknown setting 'optim.lrr'; "),
     ],
-    ids=["merge key", "checked against another group", "dotted key", "huge integer", "infinite text", "key in a mapping"],
+    ids=[
+        "merge key",
+        "other group",
+        "dotted key",
+        "huge integer",
+        "infinite text",
+        "key in a mapping",
+        "key with a space",
+        "overridden merge",
+        "alias",
+        "list",
+        "dotted key after a group",
+        "infinity",
+        "5000 digits",
+        "unknown",
+    ],
 )
 def test_the_row_is_that_of_the_value(tmp_path: Path, written: str, row: int, error: str) -> None:
     file = tmp_path / "config.yaml"
@@ -568,7 +597,29 @@ def test_the_row_is_that_of_the_value(tmp_path: Path, written: str, row: int, er
 def test_a_misspelt_setting_with_an_infinite_value_is_unknown(tmp_path: Path) -> None:
     file = tmp_path / "data"
     file.write_text("data: {root: x}\noptim:\n  lrr: .inf\n")
-    assert error_message("train", f"--config={file}").startswith(f"{file}: unknown setting 'optim.lrr'; ")
+    assert error_message("train", f"--config={file}").startswith(f"{file}: row 3: unknown setting 'optim.lrr'; ")
+
+
+def test_a_data_command_locates_a_wrong_value_and_reads_dotted_keys(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("data: {root: x}\nsynthetic:\n  people: -1\n")
+    for words in (["check"], ["show", "1/2"], ["summary"]):
+        message = error_message("data", *words, f"--config={file}")
+        assert message.startswith(f"{file}: row 3: synthetic.people is -1; ")
+    file.write_text("data.root: x\n")
+    assert parse_command_line(["data", "summary", f"--config={file}"]).data.summary.data.root == "x"
+    file.write_text("data.rot: x\n")
+    assert error_message("data", "summary", f"--config={file}").startswith(f"{file}: row 1: unknown setting 'data.rot'; ")
+
+
+def test_the_rows_of_a_long_key_take_no_memory(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("zz:\n  ? " + "k" * 900_000 + "\n  : {" + ", ".join(f"a{i}: 1" for i in range(5000)) + "}\n")
+    tracemalloc.start()
+    error_message("train", f"--config={file}")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
 
 
 def test_a_file_is_read_once(tmp_path: Path) -> None:
@@ -588,6 +639,12 @@ def test_a_wrong_value_of_the_base_file_of_a_study_is_located(tmp_path: Path) ->
     assert error_message("search", f"--config={study}").startswith(f"{base}: row 2: train.epochs is 'many'; ")
     base.write_text("train:\n  epochs: 2\n")
     assert error_message("search", f"--config={study}").startswith(f"{study}: row 3: budget.trials is 0; ")
+    study.write_text(f"base: {base}\n\nafter: {{register: x}}\n")
+    assert error_message("search", f"--config={study}", "--after.seeds=0").startswith(f"{study}: row 3: after.register is 'x'; ")
+    study.write_text(f"base: {base}\nspace:\n  optim.lr: {{low: .nan, high: 0.1}}\n")
+    assert error_message("search", f"--config={study}").startswith(
+        f"{study}: row 3: space.optim.lr.low is .nan; expected a finite"
+    )
     study.write_text(f"base: {base}\n\nworkers: 0\n")
     assert error_message("search", f"--config={study}").startswith(f"{study}: row 3: workers is 0; ")
 

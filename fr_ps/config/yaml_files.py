@@ -14,6 +14,7 @@ from fr_ps.errors import InputError, one_line
 
 MAX_BYTES = 1 << 20
 MAX_VALUES = 20_000
+_MAX_KEY = 200
 """Largest number of YAML nodes of a file: keys, scalars, lists and mappings. Each use of an alias counts."""
 MAX_DEPTH = 32
 _NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
@@ -131,7 +132,7 @@ class _SettingsBuilder:
         where: file or flag, for errors.
 
     Attributes:
-        rows: name of each node that was built, such as `optim.lr`, to its row.
+        rows: key of each value that was built, such as `optim.lr`, to its row; without keys of more than `_MAX_KEY` characters.
     """
 
     def __init__(self, loader: yaml.SafeLoader, where: str) -> None:
@@ -179,17 +180,19 @@ class _SettingsBuilder:
             schema: the type hint of `node` (for a group, its class), a `_SearchValue`, or `_SETTINGS`, `_SPACE` or `_CONDITION`.
             key: the name of `node` for errors, such as `optim` or `optim.lr`; empty for the whole file.
         """
-        self.rows.setdefault(key, node.start_mark.line + 1)
         if isinstance(node, ScalarNode):
             return self._scalar(node, schema, key)
         if isinstance(node, SequenceNode):
             return [self.build(child, _item_schema(schema), key) for child in node.value]
         assert isinstance(node, MappingNode)
-        self.loader.flatten_mapping(node)
-        return {
-            name.value: self.build(value, _value_schema(schema, name.value), f"{key}.{name.value}" if key else name.value)
-            for name, value in node.value
-        }
+        self.loader.flatten_mapping(node)  # merged keys come first: a later key overrides their value and row
+        tree = {}
+        for name, value in node.value:
+            inner_key = f"{key}.{name.value}" if key else name.value
+            if len(inner_key) <= _MAX_KEY:  # limits the memory: a long key would be repeated for each key below it
+                self.rows[inner_key] = name.start_mark.line + 1
+            tree[name.value] = self.build(value, _value_schema(schema, name.value), inner_key)
+        return tree
 
     def _scalar(self, node: ScalarNode, schema: Any, key: str) -> bool | int | float | str | None:
         """The value of a scalar.
@@ -212,11 +215,12 @@ class _SettingsBuilder:
             return None
         try:
             value = self.loader.construct_object(node)
+            str(value)  # a ValueError if it has too many digits to be written as JSON, which `arguments.parse` does
         except ValueError as error:
             raise InputError(f"{self._location(node)}: {key} is not a valid value ({one_line(error, 100)}); change it") from None
         except (LookupError, AttributeError):  # a tag such as `!!int` and a text that does not fit
             raise InputError(f"{self._location(node)}: {node.value!r} does not fit its tag {node.tag}; remove the tag") from None
-        if float in types and not _is_finite(value):
+        if types & {int, float, bool} and not _is_finite(value):
             raise InputError(f"{self._location(node)}: {key} is {node.value}; expected a finite number")
         return value if isinstance(value, (bool, int, float, str)) else str(node.value)  # a date stays text
 
@@ -274,7 +278,7 @@ def _value_schema(schema: Any, key: str) -> Any:
         settings = get_type_hints(Config).get(group)
         return _SearchValue(get_type_hints(settings).get(name, Any) if is_dataclass(settings) else Any)
     if isinstance(schema, _SearchValue):
-        return {"choices": schema, "when": _CONDITION}.get(key, Any)
+        return {"choices": schema, "when": _CONDITION, "low": float, "high": float, "step": float}.get(key, Any)
     if is_dataclass(schema):  # a group: a key is a setting
         return get_type_hints(schema).get(key, Any)
     return get_args(schema)[1] if get_origin(schema) is dict else Any
