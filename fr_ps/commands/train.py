@@ -36,7 +36,7 @@ def _add_train_arguments(train: Parser) -> None:
 def _train(arguments: Namespace) -> None:
     # First the checks that do not need torch, so that their errors come at once.
     from fr_ps.config.dependencies import check_selected_metric_is_trainable, inactive_settings
-    from fr_ps.training.launch import exec_torchrun, started_by_torchrun
+    from fr_ps.training.launch import run_torchrun, started_by_torchrun
     from fr_ps.training.resume import changed_settings
     from fr_ps.training.schedule import check_lowest_rate
 
@@ -49,7 +49,8 @@ def _train(arguments: Namespace) -> None:
         raise InputError("--allow-changed needs --resume; a new run has no earlier settings")
     if (arguments.processes or 1) > 1 and not under_torchrun:
         echo_loading(f"PyTorch in {arguments.processes} processes")
-        exec_torchrun(arguments.processes, sys.argv[1:])  # does not return: torchrun runs this command again in each process
+        run_torchrun(arguments.processes, sys.argv[1:])  # runs this command again in each process
+        return
     for setting, condition in inactive_settings(config):  # `echo` prints in the main process only
         echo(f"note: {setting} has no effect; it applies only if {condition.text}")
     echo_loading(f"PyTorch and MLflow, then the data {config.data.root} for a training of {config.model.backbone}")

@@ -1,11 +1,13 @@
-"""Trainings with several processes: start torchrun on this machine, or detect that torchrun has started this process."""
+"""Trainings with several processes: run torchrun on this machine, or detect that torchrun has started this process."""
 
+import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from fr_ps.errors import InputError
+from fr_ps.progress import echo
 
 _RENDEZVOUS = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -28,7 +30,28 @@ def started_by_torchrun() -> bool:
     return True
 
 
-def exec_torchrun(processes: int, arguments: Sequence[str]) -> NoReturn:
-    """Replace this process by torchrun, which runs `fr-ps` with the same `arguments` in `processes` processes on this machine."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    os.execv(sys.executable, [*torchrun, "-m", "fr_ps", *arguments])
+def run_torchrun(processes: int, arguments: Sequence[str]) -> None:
+    """Run `fr-ps` with the same `arguments` in `processes` processes on this machine, and wait for their end.
+
+    Raises:
+        SystemExit: with the exit code of the process that failed first, which has printed its error; 128 plus the number of the
+            signal if one ended that process or this one.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main
+
+    logging.disable(logging.ERROR)  # torchrun repeats the failure of a process in dozens of lines
+    try:
+        main(["--standalone", "--nproc-per-node", str(processes), "-m", "fr_ps", *arguments])
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode > 0:
+            raise SystemExit(failure.exitcode) from None
+        name = signal.Signals(-failure.exitcode).name
+        echo(f"error: process {rank} of {processes} was ended by {name}; see the lines above", sys.stderr)
+        raise SystemExit(128 - failure.exitcode) from None
+    except SignalException as error:
+        raise SystemExit(128 + error.sigval) from None
+    finally:
+        logging.disable(logging.NOTSET)
