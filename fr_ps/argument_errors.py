@@ -9,6 +9,9 @@ from fr_ps.config.groups import DATA_COMMANDS, SEARCH_SETTING_GROUPS, SETTING_GR
 from fr_ps.errors import InputError
 from fr_ps.help_text import did_you_mean
 
+_POSITIONAL = ("folder", "session", "shell")
+"""Arguments without a flag: of `init`, `data show` and `completion`."""
+
 
 def translate_error(message: str, command: str, rows: Mapping[str, Mapping[str, int]], accepted: Sequence[str]) -> str:
     """The message for the user in place of jsonargparse's `message`.
@@ -78,11 +81,8 @@ def _message(parse_first: Callable[[int], object], count: int) -> str:
     return ""
 
 
-_POSITIONAL = ("folder", "session", "shell")
-"""Arguments without a flag: of `init`, `data show` and `completion`."""
-
-
 def unknown_setting(key: str, command: str = "", flags: Sequence[str] = ()) -> str:
+    """The message for an unknown setting `key`: a similar one among all settings and `flags`, and the settings of its group."""
     group = key.split(".")[0]
     groups = SETTING_GROUPS | (SEARCH_SETTING_GROUPS if command == "search" else {})
     configs = (Config, SearchConfig) if command == "search" else (Config,)

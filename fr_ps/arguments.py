@@ -21,8 +21,6 @@ from fr_ps.tracking.run_folder import CONFIG_FILE, RUNS_FOLDER
 
 _LIST_FLAGS = ("--data.modalities", "--model.order", "--train.watch")
 """Flags with a list, which may be written as `a` or `a,b`."""
-
-
 _COMMAND_LINE_ONLY = ("config", "resume", "allow_changed", "processes")
 """Flags that are not settings. jsonargparse would accept them in a config file, so `_read_config` rejects them there."""
 _TEXT_SETTINGS = ("only", "classes")
@@ -149,7 +147,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         except _ParseError as error:
             raise InputError(translate_error(str(error), command, rows, _accepted_flags(parser, command))) from None
         if command in ("train", "search"):
-            training_config(arguments[command])
+            training_config(arguments[command])  # checks the groups against each other
         return arguments
 
     try:

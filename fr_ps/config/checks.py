@@ -65,14 +65,15 @@ def check_types(config: object, group: str) -> None:
         if get_origin(hint) is Literal:
             check_setting(value in get_args(hint), key, value, f"one of {', '.join(get_args(hint))}")
         elif hint is float:
-            check_setting(_is_finite(value), key, value, "a finite number")
+            check_setting(is_finite_number(value), key, value, "a finite number")
         elif hint is int:
             check_setting(isinstance(value, int) and not isinstance(value, bool), key, value, "a whole number")
         elif hint is bool:
             check_setting(isinstance(value, bool), key, value, "true or false")
 
 
-def _is_finite(value: object) -> bool:
+def is_finite_number(value: object) -> bool:
+    """Whether `value` is a number that a float can hold. A boolean is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     try:

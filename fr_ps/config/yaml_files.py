@@ -1,6 +1,5 @@
 """Reads settings from YAML, with limits on size; errors name file, row and key. Text settings are not converted."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
@@ -10,12 +9,14 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from fr_ps.config import Config, SearchConfig
+from fr_ps.config.checks import is_finite_number
 from fr_ps.errors import InputError, one_line
 
 MAX_BYTES = 1 << 20
 MAX_VALUES = 20_000
-_MAX_KEY = 200
 """Largest number of YAML nodes of a file: keys, scalars, lists and mappings. Each use of an alias counts."""
+_MAX_KEY = 200
+"""Largest number of characters of a key whose row is kept; the keys below a key repeat it."""
 MAX_DEPTH = 32
 _NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
@@ -189,7 +190,7 @@ class _SettingsBuilder:
         tree = {}
         for name, value in node.value:
             inner_key = f"{key}.{name.value}" if key else name.value
-            if len(inner_key) <= _MAX_KEY:  # limits the memory: a long key would be repeated for each key below it
+            if len(inner_key) <= _MAX_KEY:
                 self.rows[inner_key] = name.start_mark.line + 1
             tree[name.value] = self.build(value, _value_schema(schema, name.value), inner_key)
         return tree
@@ -204,11 +205,11 @@ class _SettingsBuilder:
             raise InputError(f"{self._location(node)}: {key} contains a null character; remove it")
         types = set(_accepted_types(schema.type_hint if isinstance(schema, _SearchValue) else schema))
         accepts_text = str in types
-        is_number = node.tag in _NUMBERS and bool(types & {int, float})
+        is_number = node.tag in _NUMBERS
         # For a setting that accepts text, the word `null` is text too. Only a value that was left out is missing.
         is_left_out = node.tag == _NULL and not node.value
-        stays_text = accepts_text and not is_number and not is_left_out
-        if stays_text:
+        stays_number = is_number and types & {int, float}
+        if accepts_text and not stays_number and not is_left_out:
             return str(node.value)
         if node.tag == _NULL:
             self._check_null(node, schema, key)
@@ -220,7 +221,7 @@ class _SettingsBuilder:
             raise InputError(f"{self._location(node)}: {key} is not a valid value ({one_line(error, 100)}); change it") from None
         except (LookupError, AttributeError):  # a tag such as `!!int` and a text that does not fit
             raise InputError(f"{self._location(node)}: {node.value!r} does not fit its tag {node.tag}; remove the tag") from None
-        if types & {int, float, bool} and not _is_finite(value):
+        if is_number and types & {int, float, bool} and not is_finite_number(value):
             raise InputError(f"{self._location(node)}: {key} is {node.value}; expected a finite number")
         return value if isinstance(value, (bool, int, float, str)) else str(node.value)  # a date stays text
 
@@ -232,14 +233,6 @@ class _SettingsBuilder:
 
     def _location(self, node: Node) -> str:
         return f"{self.where}: row {node.start_mark.line + 1}"
-
-
-def _is_finite(value: object) -> bool:
-    """Whether `value` is no number, or one that a float can hold."""
-    try:
-        return not isinstance(value, (int, float)) or math.isfinite(value)
-    except OverflowError:
-        return False
 
 
 def _children(node: Node) -> Iterator[Node]:

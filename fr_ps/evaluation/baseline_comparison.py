@@ -11,7 +11,7 @@ from fr_ps.evaluation.analyses.gallery_search import search_gallery
 from fr_ps.evaluation.analyses.identification import rank_metrics
 from fr_ps.evaluation.baselines.embeddings import BaselineEmbeddings
 from fr_ps.evaluation.difference_figures import difference_figure
-from fr_ps.evaluation.differences import HEADLINE_METRICS, Difference, difference_table, paired_differences
+from fr_ps.evaluation.differences import HEADLINE_METRICS, ROUNDING_ERROR, Difference, difference_table, paired_differences
 from fr_ps.evaluation.dlib_baseline import NAME as DLIB_NAME
 from fr_ps.evaluation.evaluate_predictions import EvaluationResult, make_pairs
 from fr_ps.evaluation.metrics import Metrics, ReportSection
@@ -21,7 +21,6 @@ from fr_ps.report.html_page import Verdict
 BASELINE_PREFIX = "baseline_"
 JITTERED_PREFIX = "jittered"
 _COMPARED_METRICS = ("identity/auc", "identity/eer")
-_ROUNDING = 1e-12
 
 
 def identity_metrics(embeddings: np.ndarray, reference: EvaluationResult) -> Metrics:
@@ -179,9 +178,10 @@ def _baseline_verdict(compared: Mapping[str, list[Difference]], warped: bool) ->
         return Verdict("better", f"{maps}the network beats the {baselines}: {numbers}")
     if auc.better == "second":
         return Verdict("worse", f"{maps}the network loses to the {baselines}: {numbers}")
-    why = "the difference has no interval" if np.isnan(auc.low) else "the interval includes zero"
-    if auc.second > 1 - _ROUNDING and not np.isnan(auc.low):
-        why = "no AUC can exceed 1"
+    if np.isnan(auc.low):
+        why = "the difference has no interval"
+    else:
+        why = "no AUC can exceed 1" if auc.second > 1 - ROUNDING_ERROR else "the interval includes zero"
     return Verdict("neither", f"{maps}the network does not measurably beat the {baselines} ({why}): {numbers}")
 
 

@@ -11,7 +11,7 @@ from fr_ps.evaluation.bootstrap import CONFIDENCE
 from fr_ps.evaluation.metrics import Metrics, lower_is_better
 from fr_ps.report.table import Cell, Table
 
-_ZERO = 1e-12
+ROUNDING_ERROR = 1e-12
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def _difference_interval(value: float, replicates: np.ndarray, subjects: int) ->
     if 2 * len(known) <= len(replicates) or subjects < 2:
         return float("nan"), float("nan"), float("nan")
     error = float(known.std(ddof=1)) * np.sqrt(subjects / (subjects - 1))
-    if error <= _ZERO:
-        same = abs(value) <= _ZERO
+    if error <= ROUNDING_ERROR:
+        same = abs(value) <= ROUNDING_ERROR
         return (0.0, 0.0, 1.0) if same else (float("nan"), float("nan"), float("nan"))
     margin = t.ppf((1 + CONFIDENCE) / 2, subjects - 1) * error
     return float(value - margin), float(value + margin), float(2 * t.sf(abs(value) / error, subjects - 1))
