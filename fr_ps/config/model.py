@@ -53,8 +53,9 @@ class ModelConfig:
             network's embedding. It is fitted to the training part in closed form, before the first epoch, and is not trained.
         linear_attributes: share of linear classifiers on the linear embedding in the logits of attributes, from 0 to below 1; the
             rest is that of the network. They are fitted with it.
-        registration: whether half of the linear embedding reads the maps after an alignment (rotation, scale, shift) to the mean
-            face of the training sessions. The alignment is computed from albedo and normals, or from the one in data.modalities.
+        registration: whether the identity part of the linear embedding reads the maps after an alignment (rotation, scale,
+            shift) to the mean face of the training sessions. The alignment is computed from albedo and normals, or from the one
+            in data.modalities, and corrected for the bias that shadows cause.
     """
 
     backbone: str = "convnextv2_atto"

@@ -10,7 +10,15 @@ from torch.nn import functional
 
 from fr_ps.data.layout import CHANNELS
 from fr_ps.models.layers import mirror_maps, normalise_maps, resample_maps
-from fr_ps.models.registration import CONSTANTS, FACE_SIDE, OLD_CONSTANTS, Constants, register_maps, registered_modalities
+from fr_ps.models.registration import (
+    CONSTANTS,
+    FACE_SIDE,
+    OLD_CONSTANTS,
+    Constants,
+    correction_shape,
+    register_maps,
+    registered_modalities,
+)
 
 _RESAMPLED = 56
 """Side to which the maps are resampled before they are smoothed."""
@@ -24,7 +32,9 @@ _WEIGHTS = {"albedo": 0.5}
 class LinearEmbedding(nn.Module):
     """Maps of some modalities to unit vectors: smoothed, reduced to 14 x 14, averaged with their mirror image, projected.
 
-    The vector has one part of D values; with registration it has a second one, of the maps after `fr_ps.models.registration`.
+    With registration, there are two parts with features and a projection each: of the maps as they are, which the classifiers of
+    attributes read, and of the maps after `fr_ps.models.registration`, which give the vector. Older models join both.
+
     The mean with the mirror image removes what differs between the halves of a face, which with few lights is mostly shadow.
     The projection, from `fr_ps.training.fit_linear`, is the inverse square root of the covariance within subjects (WCCN; Hatch,
     Kajarekar and Stolcke, "Within-class covariance normalization for SVM-based speaker recognition", Interspeech 2006). Before it
@@ -32,7 +42,7 @@ class LinearEmbedding(nn.Module):
 
     Args:
         modalities: of the maps. Depth is left out beside normals, from which it is integrated.
-        registered: whether there is the second part, which has its own projection; without albedo and normals there is none.
+        registered: whether there is the second part; without albedo and normals there is none.
 
     Attributes:
         compared: modalities that the registration compares with the mean face.
@@ -43,6 +53,7 @@ class LinearEmbedding(nn.Module):
     means: Tensor
     projections: Tensor
     mean_face: Tensor
+    registration_correction: Tensor
 
     def __init__(self, modalities: Sequence[str], registered: bool = False) -> None:
         super().__init__()
@@ -56,27 +67,26 @@ class LinearEmbedding(nn.Module):
         if self.registered:
             self.register_buffer("mean_face", torch.zeros(_face_shape(self.compared)))
             self.register_buffer("registration_constants", torch.tensor(CONSTANTS))
+            self.register_buffer("registration_correction", torch.zeros(correction_shape(self.compared)))
 
-    def set_mean_face(self, faces: Mapping[str, Tensor]) -> None:
-        """Set the face that maps are registered to, from `congeal`."""
-        self._set_compared(registered_modalities(self.modalities))
-        self.mean_face.copy_(torch.cat([faces[modality] for modality in self.compared], dim=1))
-        self.get_buffer("registration_constants").copy_(torch.tensor(CONSTANTS))
-
-    def _set_compared(self, modalities: Sequence[str]) -> None:
-        self.compared = tuple(modalities)
-        if self.mean_face.shape[1] != _channels(self.compared):
-            self.mean_face = self.means.new_zeros(_face_shape(self.compared))
+    def set_registration(self, mean_face: Mapping[str, Tensor], correction: Tensor) -> None:
+        """Set the mean face, from `congeal`, and the correction that `register` applies."""
+        self.mean_face.copy_(torch.cat([mean_face[modality] for modality in self.compared], dim=1))
+        self.registration_correction.copy_(correction)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        """Also loads older models, which lack `registration_constants`; with normals, their registration compares only these."""
-        face = state_dict.get(f"{prefix}mean_face")
-        if self.registered and face is not None:
-            all_modalities = registered_modalities(self.modalities)
-            old = ("normal",) if "normal" in all_modalities else all_modalities
-            is_old = face.shape == _face_shape(old)
-            self._set_compared(old if is_old else all_modalities)
-            if is_old:
+        """Also loads older models, whose registration has no correction.
+
+        The oldest of them lack `registration_constants` too. With normals, their registration compares only these.
+        """
+        face, correction = (state_dict.get(f"{prefix}{name}") for name in ("mean_face", "registration_correction"))
+        if self.registered and face is not None and (correction is None or not correction.numel()):
+            self.registration_correction = self.means.new_zeros(0, 4)
+            state_dict.setdefault(f"{prefix}registration_correction", self.registration_correction)
+            oldest = ("normal",) if "normal" in self.compared else self.compared
+            if face.shape == _face_shape(oldest):
+                self.compared = oldest
+                self.mean_face = self.mean_face.new_zeros(_face_shape(oldest))
                 state_dict.setdefault(f"{prefix}registration_constants", torch.tensor(OLD_CONSTANTS))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
@@ -91,7 +101,8 @@ class LinearEmbedding(nn.Module):
     def _register(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
         faces = self.get_buffer("mean_face").split([CHANNELS[modality] for modality in self.compared], dim=1)
         constants = Constants(*self.get_buffer("registration_constants"))
-        return register_maps(maps, dict(zip(self.compared, faces)), constants)
+        correction = self.registration_correction if self.registration_correction.numel() else None
+        return register_maps(maps, dict(zip(self.compared, faces)), constants, correction)
 
     @property
     def attribute_width(self) -> int:
@@ -99,7 +110,7 @@ class LinearEmbedding(nn.Module):
         return 2 * self.means.shape[1]
 
     def forward(self, maps: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
-        """(B, parts D) unit vectors; 0 without any of the modalities. Arguments are those of `centred_features`."""
+        """(B, D) unit vectors; 0 without any of the modalities. Arguments are those of `centred_features`."""
         return self.join(self.project(self.centred_features(maps, present)))
 
     def centred_features(self, maps: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> list[Tensor]:
@@ -128,8 +139,10 @@ class LinearEmbedding(nn.Module):
         return [functional.normalize(one @ projection, dim=1) for one, projection in zip(centred, self.projections)]
 
     def join(self, projected: Sequence[Tensor]) -> Tensor:
-        """(B, parts D) unit vectors from those of each part."""
-        return torch.cat(list(projected), dim=1) / len(projected) ** 0.5
+        """(B, D) unit vectors of the last part; (B, 2 D) unit vectors of both parts in an older model with registration."""
+        is_older = self.registered and not self.registration_correction.numel()
+        joined = projected if is_older else projected[-1:]
+        return torch.cat(list(joined), dim=1) / len(joined) ** 0.5
 
     def attribute_features(self, projected: Sequence[Tensor], centred: Sequence[Tensor]) -> Tensor:
         """(B, 2 D) input of the classifiers of attributes: the unit vectors of the unregistered maps, and their features.
@@ -139,12 +152,8 @@ class LinearEmbedding(nn.Module):
         return torch.cat([projected[0], centred[0]], dim=1)
 
 
-def _channels(modalities: Sequence[str]) -> int:
-    return sum(CHANNELS[modality] for modality in modalities)
-
-
 def _face_shape(modalities: Sequence[str]) -> tuple[int, int, int, int]:
-    return 1, _channels(modalities), FACE_SIDE, FACE_SIDE
+    return 1, sum(CHANNELS[modality] for modality in modalities), FACE_SIDE, FACE_SIDE
 
 
 def _half_face(maps: Tensor, modality: str) -> Tensor:

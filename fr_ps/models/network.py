@@ -80,7 +80,7 @@ class FaceNetwork(nn.Module):
         linear_share: share of the linear embedding (`LinearEmbedding`: a fitted projection of the maps) in the cosine
             similarity, in evaluation mode; 0: the network has none.
         attribute_share: share of linear classifiers in the logits of attributes, in evaluation mode; needs a linear embedding.
-        registration: whether half of the linear embedding reads registered maps.
+        registration: whether the identity part of the linear embedding reads registered maps.
 
     Attributes:
         reversal_alpha: alpha of the gradient reversal; the trainer sets it before each step.

@@ -5,6 +5,11 @@ models through continuous joint alignment", PAMI 2006). A session is registered 
 and Matthews, "Lucas-Kanade 20 years on: a unifying framework", IJCV 2004) from coarse to fine, with the loss of Huber ("Robust
 estimation of a location parameter", Annals of Mathematical Statistics 1964), since a session differs from the mean face by more
 than its position.
+
+Lights from below or from one side cast shadows that the mean face lacks. They bias the registration, for all subjects in nearly
+the same way. A linear correction predicts this bias from the remaining difference (one step of supervised descent: Xiong and De
+la Torre, "Supervised descent method and its applications to face alignment", CVPR 2013). `fr_ps.training.fit_registration` fits
+it.
 """
 
 from collections.abc import Collection, Mapping
@@ -15,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fr_ps.data.augment import MapBatch, Similarity, apply_similarity
+from fr_ps.data.layout import CHANNELS
 from fr_ps.models.layers import normalise_maps
 
 MODALITIES = ("albedo", "normal")
@@ -92,7 +98,9 @@ def congeal(features: MapBatch, constants: Constants = CONSTANTS) -> MapBatch:
     return mean_face
 
 
-def register(features: MapBatch, mean_face: MapBatch, constants: Constants = CONSTANTS) -> Similarity:
+def register(
+    features: MapBatch, mean_face: MapBatch, constants: Constants = CONSTANTS, correction: Tensor | None = None
+) -> Similarity:
     """The transforms that move B sessions to the mean face, for `apply_similarity`; each depends on its session only.
 
     A session whose transform would exceed `LARGEST` gets the identity. This can happen if the map has no face.
@@ -101,18 +109,43 @@ def register(features: MapBatch, mean_face: MapBatch, constants: Constants = CON
         features: `registration_features` of the sessions, of modalities of the mean face.
         mean_face: from `congeal`.
         constants: of the model.
+        correction: `correction_shape`, applied to sessions with all modalities of the mean face; None: no correction.
     """
     target = {name: mean_face[name] for name in features}
-    return _similarity(_register(features, target, constants, _no_motion(features)))
+    parameters = _register(features, target, constants, _no_motion(features))
+    if correction is not None and len(target) == len(mean_face):
+        bias = face_differences(features, mean_face, _similarity(parameters), constants) @ correction[:-1] + correction[-1]
+        is_registered = (parameters != 0).any(dim=1, keepdim=True)
+        parameters = torch.where(is_registered, _undo(parameters, bias.clamp(-_LARGEST_STEP, _LARGEST_STEP)), parameters)
+    return _similarity(parameters)
 
 
-def register_maps(maps: Mapping[str, Tensor], mean_face: MapBatch, constants: Constants = CONSTANTS) -> MapBatch:
+def face_differences(features: MapBatch, mean_face: MapBatch, similarity: Similarity, constants: Constants = CONSTANTS) -> Tensor:
+    """(B, n) differences between the features after `similarity` and the mean face, at the coarsest of `LEVELS`."""
+    level = LEVELS[0]
+    target, moving = ({name: _reduce(of_one, level) for name, of_one in maps.items()} for maps in (mean_face, features))
+    window = _window(level, constants.window, similarity.angle.device)
+    return _values(moving, similarity, window) - _values(target, _similarity(_no_motion(target)), window)
+
+
+def correction_shape(modalities: Collection[str]) -> tuple[int, int]:
+    """(n + 1, 4): the weights of `face_differences` of the modalities, and last the intercept, of each parameter of the bias.
+
+    The parameters of a bias are those of a `Similarity`: angle, logarithm of the side, centre.
+    """
+    return sum(CHANNELS[name] for name in registered_modalities(modalities)) * LEVELS[0] ** 2 + 1, 4
+
+
+def register_maps(
+    maps: Mapping[str, Tensor], mean_face: MapBatch, constants: Constants = CONSTANTS, correction: Tensor | None = None
+) -> MapBatch:
     """The maps (B, C, H, H) of each of `MODALITIES`, moved to the mean face and averaged to at most `MOVED_SIDE` a side.
 
-    The transforms are computed from the modalities of `mean_face` only; `maps` must have at least one of these.
+    The transforms are computed from the modalities of `mean_face` only; `maps` must have at least one of these. The other
+    arguments are those of `register`.
     """
     features = {name: values for name, values in registration_features(maps).items() if name in mean_face}
-    similarity = register(features, mean_face, constants)
+    similarity = register(features, mean_face, constants, correction)
     return {name: _reduce(apply_similarity(maps[name], name, similarity), MOVED_SIDE) for name in registered_modalities(maps)}
 
 
@@ -124,9 +157,9 @@ def _register(features: MapBatch, mean_face: MapBatch, constants: Constants, par
         jacobian = _jacobian(target, window)  # (n, 4)
         products = (jacobian[:, :, None] * jacobian[:, None, :]).flatten(1)  # (n, 16)
         moving = {name: _reduce(maps, level) for name, maps in features.items()}
-        expected = _values(target, _no_motion(target), window)
+        expected = _values(target, _similarity(_no_motion(target)), window)
         for _ in range(_STEPS):
-            residuals = _values(moving, parameters, window) - expected  # (B, n)
+            residuals = _values(moving, _similarity(parameters), window) - expected  # (B, n)
             weights = (_HUBER / residuals.abs().clamp_min(1e-6)).clamp_max(1) / residuals.shape[1]
             curvature = (weights @ products).view(-1, 4, 4) + prior * torch.eye(4, device=parameters.device)
             slope = (weights * residuals) @ jacobian + prior * parameters
@@ -154,13 +187,12 @@ def _solve(matrices: Tensor, vectors: Tensor) -> Tensor:
 def _jacobian(target: MapBatch, window: Tensor) -> Tensor:
     """(n, 4) derivatives of the n values of the mean face by the parameters of its own transform."""
     moves = _DIFFERENCE * torch.cat([torch.eye(4), -torch.eye(4)]).to(window.device)
-    values = _values({name: maps.expand(8, -1, -1, -1) for name, maps in target.items()}, moves, window)
+    values = _values({name: maps.expand(8, -1, -1, -1) for name, maps in target.items()}, _similarity(moves), window)
     return ((values[:4] - values[4:]) / (2 * _DIFFERENCE)).T
 
 
-def _values(features: MapBatch, parameters: Tensor, window: Tensor) -> Tensor:
+def _values(features: MapBatch, similarity: Similarity, window: Tensor) -> Tensor:
     """(B, n) values of the moved features inside the window."""
-    similarity = _similarity(parameters)
     moved = [
         (_NORMAL_WEIGHT if name == "normal" else 1) * apply_similarity(maps, name, similarity) for name, maps in features.items()
     ]

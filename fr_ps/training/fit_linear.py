@@ -19,8 +19,9 @@ from fr_ps.evaluation.baselines.training_rows import sample_subjects
 from fr_ps.models.linear_attributes import LinearAttributes
 from fr_ps.models.linear_embedding import LinearEmbedding
 from fr_ps.models.network import FaceNetwork
-from fr_ps.models.registration import congeal, registration_features
+from fr_ps.models.registration import registration_features
 from fr_ps.progress import progress
+from fr_ps.training.fit_registration import fit_registration
 
 COPIES = 12
 """Moved copies of each training session. With them the covariance within subjects includes the effect of misalignment."""
@@ -54,8 +55,9 @@ def fit_linear_embedding(
     assert embedding is not None
     rows = sample_subjects(dataset.labels, rows, seed)
     if embedding.registered:
-        faces = [registration_features(maps) for maps in _batches(dataset, rows)]
-        embedding.set_mean_face(congeal({name: torch.cat([batch[name] for batch in faces]) for name in faces[0]}))
+        batches = [registration_features(maps) for maps in _batches(dataset, rows)]
+        faces = {name: torch.cat([batch[name] for batch in batches]) for name in embedding.compared}
+        embedding.set_registration(*fit_registration(faces, dataset.labels.ids[rows], augmentation, seed))
     parts = _features(embedding, dataset, rows, augmentation, seed)
     labels = dataset.labels.subset(np.tile(rows, COPIES + 1))
     for part, values in enumerate(parts):

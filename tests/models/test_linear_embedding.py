@@ -13,7 +13,7 @@ from fr_ps.config import AugmentConfig
 from fr_ps.data.augment import augment
 from fr_ps.models.layers import mirror_maps
 from fr_ps.models.linear_embedding import LinearEmbedding
-from fr_ps.models.registration import congeal, registration_features
+from fr_ps.models.registration import congeal, correction_shape, registration_features
 from fr_ps.synthetic.scene import render_session
 from tests.models.small import CLASSES, COUNT, make_maps, make_network
 
@@ -84,14 +84,14 @@ def test_an_absent_map_counts_as_the_mean_map_whether_it_is_left_out_or_marked()
 
 def test_with_registration_a_moved_face_keeps_its_embedding(faces: dict[str, Tensor]) -> None:
     embedding = fitted(TWO, registered=True)
-    embedding.set_mean_face(congeal(registration_features(faces)))
+    embedding.set_registration(congeal(registration_features(faces)), torch.zeros(correction_shape(TWO)))
     moved = augment(
         faces, AugmentConfig(flip=0, crop=1, rotation=5, scale=0.1, shift=0.03, noise=0), torch.Generator().manual_seed(0)
     )
-    first, second = (embedding(maps).unflatten(1, (2, -1)) for maps in (faces, moved))
-    plain, registered = 1 - (first * second).sum(dim=2).mul(2).mean(dim=0)
+    first, second = (torch.stack(embedding.project(embedding.centred_features(maps))) for maps in (faces, moved))
+    plain, registered = 1 - (first * second).sum(dim=2).mean(dim=1)
     assert registered < 0.25 * plain
-    torch.testing.assert_close(embedding(faces).norm(dim=1), torch.ones(len(first)))
+    torch.testing.assert_close(embedding(faces), first[1])
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_model_of_before_keeps_its_registration(
     """At commit 9040fd5 sessions were registered by their normals if they had any, with constants that were not stored."""
     maps = {name: faces[name] for name in modalities}
     old_state = fitted(modalities, registered=True).state_dict()
-    del old_state["registration_constants"]
+    del old_state["registration_constants"], old_state["registration_correction"]
     old_state["mean_face"] = registration_features(maps)[compared].mean(dim=0, keepdim=True)
     embedding = fitted(modalities, registered=True)
     embedding.load_state_dict(old_state)
@@ -119,21 +119,37 @@ def test_a_model_of_before_keeps_its_registration(
         np.testing.assert_allclose((registered @ registered.T)[0, 1:5], cosines_at_9040fd5, atol=1e-3)
 
 
+def test_a_model_without_correction_joins_both_parts_and_keeps_doing_so(faces: dict[str, Tensor]) -> None:
+    """As at commit 0436a32, also after it is stored again."""
+    newer = fitted(TWO, registered=True)
+    newer.set_registration(congeal(registration_features(faces)), torch.zeros(correction_shape(TWO)))
+    old_state = newer.state_dict()
+    del old_state["registration_correction"]
+    expected = torch.cat(newer.project(newer.centred_features(faces)), dim=1) / 2**0.5
+    for _ in range(2):
+        embedding = fitted(TWO, registered=True)
+        embedding.load_state_dict(old_state)
+        torch.testing.assert_close(embedding(faces), expected)
+        old_state = embedding.state_dict()
+    assert newer(faces).shape[1] == expected.shape[1] / 2
+
+
 def test_a_mean_face_of_another_shape_is_rejected() -> None:
     for face in (torch.zeros(5), torch.zeros(1, 2, 28, 28)):
         with pytest.raises(RuntimeError, match="mean_face"):
             fitted(registered=True).load_state_dict(fitted(registered=True).state_dict() | {"mean_face": face})
     state = fitted(registered=True).state_dict()
-    del state["registration_constants"]
+    del state["registration_constants"], state["registration_correction"]
     with pytest.raises(RuntimeError, match="registration_constants"):  # no model had both maps without constants
         fitted(registered=True).load_state_dict(state)
 
 
 def test_a_session_with_one_of_the_maps_is_registered_by_it(faces: dict[str, Tensor]) -> None:
     embedding, albedo = fitted(TWO, registered=True), {"albedo": faces["albedo"]}
-    embedding.set_mean_face(congeal(registration_features(faces)))
+    correction = torch.randn(correction_shape(TWO), generator=torch.Generator().manual_seed(1))
+    embedding.set_registration(congeal(registration_features(faces)), correction)
     (plain, registered), alone = embedding.features(albedo), fitted(("albedo",), registered=True)
-    alone.set_mean_face({"albedo": embedding.mean_face[:, :1]})
+    alone.set_registration({"albedo": embedding.mean_face[:, :1]}, torch.zeros(correction_shape(["albedo"])))
     assert list(registered) == ["albedo"]
     torch.testing.assert_close(registered["albedo"], alone.features(albedo)[1]["albedo"])
     assert not torch.allclose(registered["albedo"], plain["albedo"], atol=0.1)

@@ -20,6 +20,8 @@ from fr_ps.models.registration import (
     _undo,
     _window,
     congeal,
+    correction_shape,
+    face_differences,
     register,
     register_maps,
     registration_features,
@@ -192,3 +194,46 @@ def test_maps_of_every_size_are_registered(faces: Faces, side: int) -> None:
     assert np.abs(matrices(similarity) - matrices(expected)).max() < 0.05
     registered = register_maps(small, faces.mean_face)
     assert all(maps.shape[-1] == side for maps in registered.values())
+
+
+def correction_of(faces: Faces, scale: float) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return scale * torch.randn(correction_shape(faces.mean_face), generator=generator)
+
+
+def test_the_correction_takes_the_predicted_bias_from_the_transform(faces: Faces) -> None:
+    features, correction = registration_features(faces.maps), correction_of(faces, 1e-3)
+    plain = register(features, faces.mean_face)
+    bias = face_differences(features, faces.mean_face, plain).double().numpy() @ correction[:-1].double().numpy()
+    bias += correction[-1].double().numpy()
+    assert 0.01 < np.abs(bias).max() < 0.15
+    corrected = matrices(register(features, faces.mean_face, correction=correction))
+    np.testing.assert_allclose(
+        corrected, matrices(plain) @ np.linalg.inv(matrices(_similarity(torch.from_numpy(bias)))), atol=1e-5
+    )
+    moved = register_maps(faces.maps, faces.mean_face, correction=correction)["albedo"]
+    assert not torch.allclose(moved, register_maps(faces.maps, faces.mean_face)["albedo"], atol=0.01)
+
+
+def test_the_differences_are_those_to_the_mean_face(faces: Faces) -> None:
+    unmoved = Similarity(torch.ones(1), torch.zeros(1), torch.ones(1), torch.zeros(1, 2))
+    found = face_differences(faces.mean_face, faces.mean_face, unmoved)
+    assert found.shape == (1, correction_shape(faces.mean_face)[0] - 1)
+    assert float(found.abs().max()) < 1e-5
+
+
+def test_a_correction_is_limited(faces: Faces) -> None:
+    features, correction = registration_features(faces.maps), correction_of(faces, 0)
+    correction[-1, 0] = 5
+    turned = register(features, faces.mean_face, correction=correction).angle - register(features, faces.mean_face).angle
+    np.testing.assert_allclose(turned, -0.2, atol=1e-6)
+
+
+def test_sessions_that_are_not_registered_and_those_with_one_of_the_maps_are_not_corrected(faces: Faces) -> None:
+    correction = correction_of(faces, 0.01)
+    away = Similarity(torch.ones(8), torch.zeros(8), torch.ones(8), torch.full((8, 2), 0.9))
+    found = register(registration_features(move(faces.maps, away)), faces.mean_face, correction=correction)
+    np.testing.assert_array_equal(matrices(found), np.broadcast_to(np.eye(3), (8, 3, 3)))
+    normals = {"normal": registration_features(faces.maps)["normal"]}
+    one, other = (matrices(register(normals, faces.mean_face, correction=used)) for used in (None, correction))
+    np.testing.assert_array_equal(one, other)

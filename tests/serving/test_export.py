@@ -14,7 +14,7 @@ from fr_ps.data.labels import ATTRIBUTES
 from fr_ps.errors import InputError
 from fr_ps.models import build_network
 from fr_ps.models.inference import predict_batch
-from fr_ps.models.registration import congeal, registration_features
+from fr_ps.models.registration import congeal, correction_shape, registration_features
 from fr_ps.serving import export as module
 from fr_ps.serving.export import INFO_FILE, ONNX_FILE, ExportResult, export
 from fr_ps.serving.onnx_graph import onnx_session
@@ -67,7 +67,9 @@ def test_onnx_equals_torch_with_a_registration(prepared: Path, tmp_path: Path) -
     linear, maps = recognizer.network.linear, open_dataset(prepared, ["albedo", "normal"]).store.read(np.arange(24))
     assert linear is not None
     linear.projections.normal_(generator=torch.Generator().manual_seed(0))
-    linear.set_mean_face(congeal(registration_features({name: torch.from_numpy(of_one) for name, of_one in maps.items()})))
+    mean_face = congeal(registration_features({name: torch.from_numpy(of_one) for name, of_one in maps.items()}))
+    correction = torch.randn(correction_shape(mean_face), generator=torch.Generator().manual_seed(0))
+    linear.set_registration(mean_face, 1e-3 * correction)
     found = export(recognizer, tmp_path / "onnx", None, part=None, batch=16)
     assert max(found.differences.values()) < 1e-3
     embeddings = onnx_session(found.file)(maps)[0]
