@@ -50,13 +50,13 @@ def translate_error(message: str, command: str, rows: Mapping[str, Mapping[str, 
     return re.sub(r'^Parser key "([^"]+)": ', r"\1: ", message)
 
 
-def add_location(message: str, rows: Mapping[str, Mapping[str, int]], parse_first: Callable[[int], object]) -> str:
+def add_location(message: str, rows: Mapping[str, Mapping[str, int]], parse_with_files: Callable[[int], object]) -> str:
     """`message`, preceded by the file and row of the setting that it begins with, if the value of that setting is from a file.
 
     Args:
         message: of an error, as `optim.lr is 0; expected ...` (`check_setting`).
         rows: for each config file, its settings and their rows. A file overrides those before it.
-        parse_first: parses the settings of the first n files and the flags, and raises an InputError if they are wrong.
+        parse_with_files: parses the settings of the first n files and the flags, and raises an InputError if they are wrong.
     """
     if message.startswith(tuple(f"{file}: " for file in rows)):
         return message
@@ -66,16 +66,17 @@ def add_location(message: str, rows: Mapping[str, Mapping[str, int]], parse_firs
         return message
     key = max(named, key=len)
     count = len(rows) - 1
-    while count >= 0 and _message(parse_first, count) == message:
+    while count >= 0 and _message(parse_with_files, count) == message:
         count -= 1
-    # `count` is the largest number of files without this error, or -1 if the value is from a flag.
+    # With `count` files the error is another one or none, so the file after them causes it. -1: without any file it is the same,
+    # so a flag causes it.
     files = [file for file in list(rows)[: count + 1] if key in rows[file]]
     return f"{files[-1]}: row {rows[files[-1]][key]}: {text}" if files else message
 
 
-def _message(parse_first: Callable[[int], object], count: int) -> str:
+def _message(parse_with_files: Callable[[int], object], count: int) -> str:
     try:
-        parse_first(count)
+        parse_with_files(count)
     except InputError as error:
         return str(error)
     return ""

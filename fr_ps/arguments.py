@@ -140,7 +140,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         f"--config={json.dumps(_select_settings(settings, command, file, rows[file]))}" for file, (settings, _) in files.items()
     ]
 
-    def parse_first(count: int, flags: Sequence[str]) -> Namespace:
+    def parse_with_files(count: int, flags: Sequence[str]) -> Namespace:
         """Parse and check the settings of the first `count` files and the flags."""
         try:
             arguments = parser.instantiate(parser.parse_args(words + config_flags[:count] + list(flags)))
@@ -151,11 +151,12 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         return arguments
 
     try:
-        arguments = parse_first(len(files), flags)
+        arguments = parse_with_files(len(files), flags)
     except InputError as error:
-        printing = ("--print_config", "--help", "-h")  # these flags would end the process
+        # Without the wrong file the parse would succeed, and these flags would then end the process.
+        printing = ("--print_config", "--help", "-h")
         checked_flags = [flag for flag in flags if not flag.startswith(printing)]
-        raise InputError(add_location(str(error), rows, lambda count: parse_first(count, checked_flags))) from None
+        raise InputError(add_location(str(error), rows, lambda count: parse_with_files(count, checked_flags))) from None
     if config_files:
         arguments[".".join([*words, "config"])] = config_files  # jsonargparse got their settings, not their names
     return arguments
@@ -222,7 +223,7 @@ def _extract_resume(argv: Sequence[str]) -> tuple[list[str], Path | None]:
 
 
 def _read_configs(config_files: Sequence[str], command: str, tokens: Sequence[str]) -> _SettingsOfFiles:
-    """The settings of all files and their rows, in the order in which they override each other; that of a study's base first."""
+    """Of each file: its settings and their rows. A file overrides those before it; the file of a study's base is the first."""
     in_order = list(dict.fromkeys(reversed(config_files)))[::-1]  # a file that is given twice has its later position
     files = {file: _read_config(Path(file)) for file in in_order}
     base = _find_base(files, tokens) if command == "search" else None

@@ -142,10 +142,11 @@ class Similarity:
     def matrix(self) -> Tensor:
         """(B, 2, 3) from augmented to original coordinates, x right and y down in [-1, 1].
 
-        It is the inverse of the transform in the class docstring: original = flip(rotation(side * augmented)) + centre.
+        It is the inverse of the transform in the class docstring: original = flip(turn(side * augmented)) + centre, where `turn`
+        is clockwise by `angle`.
         """
         cos, sin = torch.cos(self.angle) * self.side, torch.sin(self.angle) * self.side
-        # Counter-clockwise although y points down: this is the inverse rotation, so the sign changes twice.
+        # With y down, this is the matrix of a clockwise turn.
         rotation = torch.stack([cos, -sin, sin, cos], dim=1).view(-1, 2, 2)
         mirrored = rotation * torch.stack([self.flip, torch.ones_like(self.flip)], dim=1)[:, :, None]
         return torch.cat([mirrored, self.centre[:, :, None]], dim=2)

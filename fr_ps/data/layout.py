@@ -62,7 +62,9 @@ def _find_folder(folder: Path | None, name: str) -> Path | None:
 
 
 def session_keys(root: Path, known: Collection[str] = ()) -> list[SessionKey]:
-    """(id, session) of every session folder, sorted. Without a folder `data`, only folders `{id}/{session}` with a map count.
+    """(id, session) of every session folder, sorted.
+
+    Without a folder `data`, a folder `{id}/{session}` counts only if it contains a map.
 
     Args:
         root: of the data set.

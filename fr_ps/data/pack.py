@@ -119,7 +119,7 @@ def open_pack(folder: Path, modality: str, source: Callable[[int], Path]) -> tup
     """
     path = folder / f"{modality}.npy"
     try:
-        info = read_json(folder / INFO_FILE, PackInfo, "packing again")
+        info = read_json(folder / INFO_FILE, PackInfo, "the pack cannot be used")
         checksums = read_array(folder / _CHECKSUM_FILE)
         maps = np.load(path, mmap_mode="r", allow_pickle=False)
         with path.open("rb") as file:

@@ -20,7 +20,7 @@ class LossOutput(NamedTuple):
     """The losses of one batch, each a scalar.
 
     Attributes:
-        total: the weighted sum of the losses, from the task weighting; `backward` is called on it.
+        total: the weighted sum of the losses, from the task weighting; the gradients are those of it.
         tasks: task to its loss before weighting.
         diagnostics: without gradient. Of the fused identity embedding: `norm/mean`, the mean norm; `norm/clamped`, the share of
             norms for which `MarginLoss.saturated` is true; `loss/contrastive`, if used. `norm/penalty`: the part of the identity
@@ -90,7 +90,7 @@ class MultiTaskLoss(nn.Module):
         """
         losses = self.task_losses(outputs, targets, labelled)
         # The penalty is a part of `losses["identity"]`. A weighting that takes the size of a loss as the difficulty of its task
-        # subtracts the penalty first (see `Weighting`).
+        # computes that size without the penalty, which remains in the total (see `Weighting`).
         penalty = self._identity_penalty(outputs)
         total = self.weighting(losses, list(outputs.shared.values()), {"identity": penalty})
         return LossOutput(total, losses, self._diagnostics(outputs, targets["identity"]) | {"norm/penalty": penalty})

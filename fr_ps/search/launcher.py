@@ -72,7 +72,7 @@ def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
     search = _open_or_create_search(spec, data_digest, workers, runs)
     with _leader_run(search) as run:
         if run is None:
-            echo(f"this study is led from {search.run_info.host}; joining as a worker")
+            echo(f"this study is led from {search.run_info.host}; this process only adds workers")
         _supervise_workers(search, run)
         if run is not None:
             finish_search(search, run)

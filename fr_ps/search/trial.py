@@ -206,15 +206,15 @@ def _set_attributes(trial: optuna.Trial, attributes: Mapping[str, str | int]) ->
 def _train_or_copy(context: WorkerContext, trial: optuna.Trial, params: dict[str, Value], run: Run) -> TrialResult:
     """Train with the sampled settings, or copy the values of a complete trial with the same settings."""
     spec = context.spec
-    callback = _EpochReporter(context, trial, run)  # its `epoch` counts the epochs trained before a resume too
-    if duplicate := with_database_retries(lambda: _find_duplicate(context.study, trial.number, params)):
-        run.log_params(flatten(with_settings(spec.base, params_to_settings(params))))
-        reason = f"same settings as trial {duplicate.number}; values copied"
-        return TrialResult("complete", tuple(duplicate.values or ()), reason, epochs=callback.epoch)
     try:
         config = with_settings(spec.base, params_to_settings(params))
     except InputError as error:
         return TrialResult("pruned", reason=f"infeasible settings: {error}")
+    callback = _EpochReporter(context, trial, run)  # its `epoch` counts the epochs trained before a resume too
+    if duplicate := with_database_retries(lambda: _find_duplicate(context.study, trial.number, params)):
+        run.log_params(flatten(config))
+        reason = f"same settings as trial {duplicate.number}; values copied"
+        return TrialResult("complete", tuple(duplicate.values or ()), reason, epochs=callback.epoch)
     try:
         named = replace(config, name=f"{context.study.study_name}-{trial.number:03d}")
         result = fit(named, run, context.echo, on_epoch=callback)

@@ -100,11 +100,15 @@ def finish_trial(
     storage: Storage, study: optuna.Study, trial: optuna.Trial, values: list[float] | None, state: TrialState
 ) -> bool:
     """End a running trial; False if it no longer runs: its lease expired, and a worker has set it to killed (see `acquire`)."""
+    was_sent = False
 
     def finish() -> bool:
+        nonlocal was_sent
         with storage.lock():
-            if storage.rdb.get_trial(storage.trial_id(study, trial.number)).state != TrialState.RUNNING:
-                return False
+            stored = storage.rdb.get_trial(storage.trial_id(study, trial.number)).state
+            if stored != TrialState.RUNNING:
+                return was_sent and stored == state  # the database stored an earlier attempt, whose reply was lost
+            was_sent = True
             try:
                 study.tell(trial, values, state)
             except UpdateFinishedTrialError:

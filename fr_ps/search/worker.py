@@ -27,7 +27,7 @@ from fr_ps.search.samplers import build_pruner
 from fr_ps.search.spec import StudySpec, spec_from_json
 from fr_ps.search.storage import Storage, with_database_retries
 from fr_ps.search.trial import WorkerContext, run_trial, trial_run_id
-from fr_ps.search.trial_queue import EPOCHS, OUTCOME, Acquisition, acquire, release
+from fr_ps.search.trial_queue import EPOCHS, Acquisition, acquire, release, trial_entry
 from fr_ps.tracking.lifecycle import resume_run, start_run
 from fr_ps.tracking.run_folder import (
     CHECKPOINTS_FOLDER,
@@ -149,8 +149,7 @@ def remove_ended_checkpoints(study: optuna.Study, runs: Path) -> None:
     needed = {trial_run_id(trial) for trial in trials if trial.state in (TrialState.RUNNING, TrialState.WAITING)}
     for trial in trials:
         run = trial_run_id(trial)
-        was_killed = OUTCOME not in trial.user_attrs
-        if not trial.state.is_finished() or was_killed or not run or run in needed:
+        if not trial.state.is_finished() or trial_entry(trial).state == "killed" or not run or run in needed:
             continue
         for folder in (RESUME_CHECKPOINTS, LAST_CHECKPOINT) if run in best else (CHECKPOINTS_FOLDER,):
             shutil.rmtree(runs / run / folder, ignore_errors=True)

@@ -80,7 +80,7 @@ class MlflowSink:
         return str(client.get_run(mlflow_id).info.experiment_id)
 
     def ensure_run(self) -> str:
-        """Find the MLflow run by our id, or create it, and write its id to `run.json`; returns that id.
+        """The MLflow id of this run: the run is found in MLflow, or created there, and the id is written to `run.json`.
 
         Raises:
             InputError: the store no longer has the run.

@@ -87,8 +87,8 @@ class BatchLoader:
                 "and at most the number of training sessions divided by batch.sessions",
             )
         else:
-            # Each process gets a contiguous part of a batch (`own_rows`), in which the K sessions of a subject are adjacent. With
-            # the same number of subjects in all parts, each process has K sessions of each of its subjects.
+            # The sessions of a subject are adjacent in a batch, and each process gets a contiguous part of it (`own_rows`). With
+            # the same number of subjects in all parts, no subject is divided between processes.
             _check_equal_shares(
                 min(batch.people, len(self.subjects)),
                 f"subjects ({batch.sessions} sessions each)",

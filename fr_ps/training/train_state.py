@@ -119,7 +119,8 @@ class TrainState:
         means = self.meter.compute()
         tasks = self.losses.weighting.weights()
         losses = {task: means[f"loss/{task}"] for task in tasks if f"loss/{task}" in means}
-        self.losses.end_epoch(losses, means.get("norm/penalty", 0.0))  # older checkpoints lack it
+        # The mean penalty is absent if all steps were skipped, or if the epoch began in a version that did not measure it.
+        self.losses.end_epoch(losses, means.get("norm/penalty", 0.0))
         self.epoch += 1
         self.reset_epoch()
 

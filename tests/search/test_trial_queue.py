@@ -11,6 +11,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fr_ps.config import Config, SearchConfig
@@ -232,6 +233,23 @@ def test_a_trial_with_an_expired_lease_does_not_count_when_it_ends(one: QueueUse
     assert one.stored(1).params == before[0].params
     assert other.finish(1, 0.5)
     assert [entry.state for entry in read_slots(one.study, 3).entries] == ["killed", "complete"]
+
+
+def test_a_result_counts_once_if_the_connection_breaks_after_the_database_stored_it(
+    one: QueueUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert one.acquire() == 0
+    tell, calls = one.study.tell, []
+
+    def tell_and_lose_the_reply(*arguments: Any) -> None:
+        calls.append(arguments)
+        tell(*arguments)
+        raise StorageInternalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(one.study, "tell", tell_and_lose_the_reply)
+    assert one.finish(0, 0.75)
+    assert len(calls) == 1
+    assert one.stored(0).value == 0.75
 
 
 def test_a_retry_that_a_killed_worker_did_not_add_is_added_by_the_next_one(one: QueueUser) -> None:
