@@ -13,6 +13,7 @@ and its data, but not by the code: after a change of the code, use a new --out. 
     python benchmarks/recognition.py --data data/yale_b --config experiments/yale_fusion.yaml
     python benchmarks/recognition.py --data data/yale_b --config yale.yaml --config "yale.yaml augment.erase=0" --seeds 1
     python benchmarks/recognition.py --data data/yale_b_relight --tested relit=0 --config experiments/yale_fusion.yaml
+    python benchmarks/recognition.py --data data/yale_b --untrained session=q7 --config experiments/yale_fusion.yaml
 """
 
 import argparse
@@ -34,6 +35,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--jitter-draws", type=int, default=20, help="random similarities of each session")
     parser.add_argument(
         "--tested", default="", metavar="COLUMN=VALUE", help="compare only sessions with this value in labels.csv; train on all"
+    )
+    parser.add_argument(
+        "--untrained", default="", metavar="COLUMN=VALUE", help="train on no sessions with this value in labels.csv; compare all"
     )
     parser.add_argument(
         "--score-norm", action="store_true", help="add a row of each experiment with S-norm, the training sessions as cohort"
@@ -63,6 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
                 print,
                 options.tested,
                 options.score_norm,
+                options.untrained,
             ),
             options.config,
             options.set,

@@ -19,6 +19,7 @@ from fr_ps.config import Config, DataConfig, flatten
 from fr_ps.data.dataset import Dataset, open_dataset
 from fr_ps.data.labels import ATTRIBUTES, Labels
 from fr_ps.data.layout import common_modalities
+from fr_ps.data.split_files import write_split
 from fr_ps.data.splits import make_split
 from fr_ps.data.store import MapStore
 from fr_ps.device import pick_device
@@ -39,6 +40,7 @@ BASELINE_MAPS = (("albedo", "normal"), ("depth",))
 """Maps whose linear baselines are fitted together; the linear probe of the attributes reads the first ones."""
 _WITHOUT_EFFECT = ("name", "data/root", "train/threads", "device")
 """Settings that do not change what a training learns."""
+_SPLIT_FILE = "fold.csv"
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class CrossValidation:
         tested: `COLUMN=VALUE`: of the test sessions, only those with this value of a column of the labels table are compared.
             Training uses all. Empty: all are compared.
         score_norm: whether the folds of networks have the cosines with their training sessions.
+        untrained: `COLUMN=VALUE`: sessions with this value are in no training. Empty: all sessions of training subjects are.
     """
 
     data: Path
@@ -87,6 +90,7 @@ class CrossValidation:
     echo: Callable[[str], None]
     tested: str = ""
     score_norm: bool = False
+    untrained: str = ""
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -135,24 +139,17 @@ class CrossValidation:
 
     def split(self, parts: DataConfig) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the training subjects, and those of the test subjects that are compared."""
-        split = make_split(self.dataset.labels, parts)
-        return split.train, self.compared(self.dataset.labels, split.test)
+        labels = self.dataset.labels
+        split = make_split(labels, parts)
+        return self._trained(labels, split.train), self.compared(labels, split.test)
 
     def compared(self, labels: Labels, rows: np.ndarray) -> np.ndarray:
-        """Those of the `rows` of a table that have the value of `tested`.
+        """Those of the `rows` of a table that have the value of `tested`."""
+        return rows[_has_value(labels, rows, self.tested, "--tested")] if self.tested else rows
 
-        Raises:
-            InputError: there is no such column, or none of the rows has that value.
-        """
-        if not self.tested:
-            return rows
-        column, _, value = self.tested.partition("=")
-        if column not in labels.columns:
-            raise InputError(f"--tested {self.tested}: no column {column!r}; expected one of {', '.join(labels.columns)}")
-        found = labels.columns[column][rows]
-        if value not in found:
-            raise InputError(f"--tested {self.tested}: {column} is never {value!r}; it has {', '.join(np.unique(found))}")
-        return rows[found == value]
+    def _trained(self, labels: Labels, rows: np.ndarray) -> np.ndarray:
+        """Those of the `rows` of a table that do not have the value of `untrained`."""
+        return rows[~_has_value(labels, rows, self.untrained, "--untrained")] if self.untrained else rows
 
     def _network_fold(self, text: str, common: Sequence[str], parts: DataConfig) -> Embedded:
         config = fold_config(text, common, parts, self.threads)
@@ -167,6 +164,10 @@ class CrossValidation:
             if dataset.labels.subset(rows).row_keys() != self.dataset.labels.subset(tested).row_keys():
                 raise InputError(f"{text}: its data settings select other test sessions; change the data set instead")
             folder.mkdir(parents=True, exist_ok=True)
+            if self.untrained:
+                split = replace(split, train=self._trained(dataset.labels, split.train))
+                write_split(folder / _SPLIT_FILE, dataset.labels, split)
+                config = replace(config, data=replace(config.data, split=str(folder / _SPLIT_FILE), folds=0, fold=0))
             started = time.perf_counter()
             result = fit(config, Run(folder), lambda line: None)
             seconds = time.perf_counter() - started
@@ -236,6 +237,7 @@ class CrossValidation:
     def _digest(self, settings: dict) -> str:
         key = {"data": self.dataset.store.digest, "folds": self.folds, "draws": self.draws, **settings}
         key |= {"tested": self.tested} if self.tested else {}
+        key |= {"untrained": self.untrained} if self.untrained else {}
         return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -261,6 +263,21 @@ def fold_config(text: str, common: Sequence[str], parts: DataConfig, threads: in
         split_seed=parts.split_seed, protocol="subject_disjoint", gallery=0,
     )  # fmt: skip
     return replace(config, data=data, train=replace(config.train, seed=parts.split_seed, threads=threads))
+
+
+def _has_value(labels: Labels, rows: np.ndarray, condition: str, flag: str) -> np.ndarray:
+    """(n,) whether each of the n `rows` fulfils `COLUMN=VALUE`.
+
+    Raises:
+        InputError: there is no such column, or none of the rows has that value.
+    """
+    column, _, value = condition.partition("=")
+    if column not in labels.columns:
+        raise InputError(f"{flag} {condition}: no column {column!r}; expected one of {', '.join(labels.columns)}")
+    found = labels.columns[column][rows]
+    if value not in found:
+        raise InputError(f"{flag} {condition}: {column} is never {value!r}; it has {', '.join(np.unique(found))}")
+    return found == value
 
 
 def with_modalities(dataset: Dataset, modalities: Sequence[str]) -> Dataset:

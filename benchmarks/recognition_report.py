@@ -209,6 +209,7 @@ class Results:
                 "digest": validation.dataset.store.digest,
                 "sessions": len(self.labels),
                 "tested": validation.tested,
+                "untrained": validation.untrained,
             },
             "folds": validation.folds,
             "seeds": validation.seeds,
@@ -253,8 +254,9 @@ class Results:
     def _markdown(self, seeds: dict, differences: list[dict], geometry: dict) -> str:
         validation = self.validation
         only = f" with {validation.tested} (training uses all {len(self.labels)})" if validation.tested else ""
+        without = f", none with {validation.untrained} in training" if validation.untrained else ""
         lines = [
-            f"{self.subjects} subjects, {len(self.tested)} sessions{only}; "
+            f"{self.subjects} subjects, {len(self.tested)} sessions{only}{without}; "
             f"{validation.folds} subject folds, {validation.seeds} seeds. "
             f"Jittered: {validation.draws} draws. Brackets: 95 % bootstrap confidence interval over subjects. "
             f"*: fewer than {LOW_SUPPORT} expected false matches.",

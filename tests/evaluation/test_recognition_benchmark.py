@@ -304,6 +304,32 @@ def test_sessions_with_another_value_are_trained_on_but_not_compared(
     assert len(added) == len(names)  # nothing of the other run is used
 
 
+def test_sessions_with_a_value_are_compared_but_not_trained_on(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, out, trained = tmp_path / "tiny.yaml", tmp_path / "out", []
+    file.write_text(TINY)
+    fit = recognition_folds.fit
+
+    def recorded_fit(config, run, echo):  # type: ignore[no-untyped-def]
+        result = fit(config, run, echo)
+        trained.append({key for key, part in read_parts(run.folder / "split.csv").items() if part == "train"})
+        return result
+
+    monkeypatch.setattr(recognition_folds, "fit", recorded_fit)
+    with pytest.raises(SystemExit, match="--untrained session=s09: session is never 's09'"):
+        run_benchmark(prepared, out, "--no-baselines", "--untrained", "session=s09", "--config", str(file))
+    run_benchmark(prepared, out, "--no-baselines", "--untrained", "session=s03", "--config", str(file))
+    assert "6 subjects, 24 sessions, none with session=s03 in training; 3 subject folds" in (out / "results.md").read_text()
+    every = CrossValidation(prepared, out, 3, 1, 1, 1, print)
+    some, labels = replace(every, untrained="session=s03"), every.dataset.labels
+    for found, parts in zip(trained, every.each_fold(), strict=True):
+        (train, tested), (fitted, compared) = every.split(parts), some.split(parts)
+        np.testing.assert_array_equal(compared, tested)
+        np.testing.assert_array_equal(fitted, [row for row in train if labels.sessions[row] != "s03"])
+        assert found == set(labels.subset(fitted).row_keys())
+
+
 def s_norm_of_pair(first: np.ndarray, second: np.ndarray, cohort: np.ndarray) -> float:
     """S-norm of two embeddings, from its definition."""
 
