@@ -178,11 +178,12 @@ def _baseline_verdict(compared: Mapping[str, list[Difference]], warped: bool) ->
         return Verdict("better", f"{maps}the network beats the {baselines}: {numbers}")
     if auc.better == "second":
         return Verdict("worse", f"{maps}the network loses to the {baselines}: {numbers}")
-    if np.isnan(auc.low):
-        why = "the difference has no interval"
-    else:
-        why = "no AUC can exceed 1" if auc.second > 1 - ROUNDING_ERROR else "the interval includes zero"
-    return Verdict("neither", f"{maps}the network does not measurably beat the {baselines} ({why}): {numbers}")
+    if abs(auc.value) <= ROUNDING_ERROR:
+        both_one = ", and no AUC can exceed 1" if auc.second > 1 - ROUNDING_ERROR else ""
+        return Verdict("neither", f"{maps}the network is as good as the {baselines}{both_one}: {numbers}")
+    side = "above" if auc.value > 0 else "below"
+    why = "the interval includes zero" if auc.has_interval else "the difference has no interval"
+    return Verdict("neither", f"{maps}the network is {side} the {baselines}, but not significantly ({why}): {numbers}")
 
 
 def _attribute_headline(name: str, differences: Sequence[Difference]) -> str:

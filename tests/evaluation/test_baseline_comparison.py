@@ -97,9 +97,9 @@ def test_a_network_that_one_of_the_baselines_beats_is_worse(fair: EvaluationResu
     assert numbers["low"] < numbers["difference"] < numbers["high"] < 0
 
 
-def test_a_network_that_is_as_good_does_not_beat_the_baseline(fair: EvaluationResult) -> None:
+def test_a_network_and_a_baseline_of_one_embedding_are_equally_good(fair: EvaluationResult) -> None:
     headline = baseline_section(fair, BaselineEmbeddings({"pixels_albedo": embeddings(1.5)}))[1].text
-    assert headline.startswith("the network does not measurably beat the linear baselines (the interval includes zero): ")
+    assert headline.startswith("the network is as good as the linear baselines: AUC ")
     assert headline.endswith("difference +0.0000 [+0.0000, +0.0000], p 1.000")
 
 
@@ -107,12 +107,23 @@ def test_a_network_that_is_better_by_no_more_than_chance_does_not_beat_the_basel
     headline = baseline_section(fair, BaselineEmbeddings({"pixels_albedo": embeddings(1.6, 7)}))[1].text
     numbers = numbers_in(headline)
     assert numbers["low"] < 0 < numbers["difference"]
-    assert headline.startswith("the network does not measurably beat the linear baselines (the interval includes zero): ")
+    assert headline.startswith(
+        "the network is above the linear baselines, but not significantly (the interval includes zero): AUC "
+    )
+
+
+def test_a_network_that_is_worse_by_no_more_than_chance_is_below_the_baseline(fair: EvaluationResult) -> None:
+    headline = baseline_section(fair, BaselineEmbeddings({"pixels_albedo": embeddings(1.4, 7)}))[1].text
+    numbers = numbers_in(headline)
+    assert numbers["difference"] < 0 < numbers["high"]
+    assert headline.startswith(
+        "the network is below the linear baselines, but not significantly (the interval includes zero): AUC "
+    )
 
 
 def test_a_baseline_that_separates_all_pairs_cannot_be_beaten() -> None:
     headline = baseline_section(network(0.1), BaselineEmbeddings({"pixels_albedo": embeddings(0)}))[1].text
-    assert headline.startswith("the network does not measurably beat the linear baselines (no AUC can exceed 1): AUC 1.0000 ")
+    assert headline.startswith("the network is as good as the linear baselines, and no AUC can exceed 1: AUC 1.0000 ")
 
 
 def test_every_baseline_has_metrics_and_rows_ordered_by_auc(fair: EvaluationResult) -> None:
@@ -142,7 +153,7 @@ def test_every_baseline_has_metrics_and_rows_ordered_by_auc(fair: EvaluationResu
 def test_on_warped_maps_the_network_uses_its_predictions_on_warped_maps(fair: EvaluationResult) -> None:
     warped, rows = embeddings(4, 5), {"pixels_albedo": embeddings(3, 2)}
     section, headline = baseline_section(fair, BaselineEmbeddings(rows), warped)
-    assert headline.text.startswith("on warped maps, the network does not measurably beat the linear baselines (the interval ")
+    assert headline.text.startswith("on warped maps, the network is above the linear baselines, but not significantly (the ")
     assert numbers_in(headline.text)["network"] == pytest.approx(auc_of_all(warped), abs=6e-5)
     assert {name.split("/")[0] for name in section.metrics.values} == {"jittered_baseline_pixels_albedo"}
     (table,) = section.tables
@@ -179,7 +190,7 @@ def test_two_subjects_give_no_interval_and_no_winner() -> None:
         1
     ].text
     assert headline.startswith(
-        "the network does not measurably beat the linear baselines (the difference has no interval): AUC 1.0000 "
+        "the network is above the linear baselines, but not significantly (the difference has no interval): AUC 1.0000 "
     )
     assert headline.endswith("(no interval: too few subjects, or bootstrap replicates that are undefined or all equal)")
 

@@ -34,6 +34,9 @@ _HEADER = (
     "support",
 )
 
+# In normal deviates.
+_DET_MARGIN = 0.15
+
 
 @dataclass(frozen=True)
 class DrawnRoc:
@@ -106,7 +109,7 @@ def add_verification_figures(section: ReportSection, models: Mapping[str, DrawnR
     section.captions |= {
         "roc": "Share of the same-subject pairs that are accepted (higher is better), by the share of the different-subject "
         "pairs that are accepted with them. Band: 95 % interval over subjects.",
-        "det": "The same, as errors on the scale of normal deviates (lower is better).",
+        "det": "The same, as errors on the scale of normal deviates (lower is better). A rate of zero is drawn at half an error.",
     }
     section.captions |= {
         f"scores{suffix}": "A pair is accepted at or above a threshold; the thresholds shown are chosen on these pairs."
@@ -168,8 +171,9 @@ def det_figure(models: Mapping[str, DrawnRoc]) -> Figure:
     for axis, least in ((axes.xaxis, least_x), (axes.yaxis, least_y)):
         shown_ticks = ticks[ticks >= least]
         axis.set_ticks(norm.ppf(shown_ticks), [f"{tick:g}" for tick in shown_ticks])
-    axes.set_xlim(norm.ppf(least_x), norm.ppf(0.9))
-    axes.set_ylim(norm.ppf(least_y), norm.ppf(0.9))
+    # The margin shows a curve without errors, which follows the lowest rates.
+    axes.set_xlim(norm.ppf(least_x) - _DET_MARGIN, norm.ppf(0.9))
+    axes.set_ylim(norm.ppf(least_y) - _DET_MARGIN, norm.ppf(0.9))
     legend_beside(axes)
     return figure
 

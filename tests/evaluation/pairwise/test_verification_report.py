@@ -64,6 +64,15 @@ def test_the_det_falls_and_marks_the_points_with_support_filled() -> None:
     assert norm.cdf(marked) == pytest.approx([0.1, found[0].fnmr])
 
 
+def test_the_det_of_a_model_without_errors_is_inside_the_axes() -> None:
+    separated = replace(example(), genuine_levels=np.full(100, example().impostor_levels.max() + 1))
+    (axes,) = det_figure({"": draw_roc(separated, None)}).axes
+    corner = np.array([norm.ppf(0.5 / 300), norm.ppf(0.5 / 100)])
+    assert np.min(np.abs(np.transpose(axes.lines[0].get_data()) - corner).max(axis=1)) == 0
+    assert axes.get_xlim()[0] < corner[0]
+    assert axes.get_ylim()[0] < corner[1]
+
+
 def test_the_histograms_have_every_score_and_the_number_of_pairs() -> None:
     axes = score_figure(drawn()).axes[0]
     assert legend_of(score_figure(drawn()))[:2] == ["impostor (300 pairs)", "genuine (100 pairs)"]
