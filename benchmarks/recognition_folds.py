@@ -94,8 +94,15 @@ class CrossValidation:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """All sessions, with all maps that every session has."""
+        """All sessions, with all maps that every session has.
+
+        Raises:
+            InputError: unusable data; or `tested` or `untrained` has an unknown column, or a value that no session has.
+        """
         everything = open_dataset(self.data, ["albedo"])
+        for flag, condition in (("--tested", self.tested), ("--untrained", self.untrained)):
+            if condition:
+                _check_condition(everything.labels, condition, flag)
         return open_dataset(self.data, common_modalities(self.data, everything.labels))
 
     def each_fold(self) -> Iterator[DataConfig]:
@@ -144,12 +151,24 @@ class CrossValidation:
         return self._trained(labels, split.train), self.compared(labels, split.test)
 
     def compared(self, labels: Labels, rows: np.ndarray) -> np.ndarray:
-        """Those of the `rows` of a table that have the value of `tested`."""
-        return rows[_has_value(labels, rows, self.tested, "--tested")] if self.tested else rows
+        """Those of the `rows` of a table that have the value of `tested`.
+
+        Raises:
+            InputError: there is none.
+        """
+        if not self.tested:
+            return rows
+        found = rows[_has_value(labels, self.tested)[rows]]
+        if not len(found):
+            raise InputError(
+                f"--tested {self.tested}: no test session of one of the folds has this value; expected a value that more "
+                "subjects have, or fewer folds"
+            )
+        return found
 
     def _trained(self, labels: Labels, rows: np.ndarray) -> np.ndarray:
         """Those of the `rows` of a table that do not have the value of `untrained`."""
-        return rows[~_has_value(labels, rows, self.untrained, "--untrained")] if self.untrained else rows
+        return rows[~_has_value(labels, self.untrained)[rows]] if self.untrained else rows
 
     def _network_fold(self, text: str, common: Sequence[str], parts: DataConfig) -> Embedded:
         config = fold_config(text, common, parts, self.threads)
@@ -265,19 +284,25 @@ def fold_config(text: str, common: Sequence[str], parts: DataConfig, threads: in
     return replace(config, data=data, train=replace(config.train, seed=parts.split_seed, threads=threads))
 
 
-def _has_value(labels: Labels, rows: np.ndarray, condition: str, flag: str) -> np.ndarray:
-    """(n,) whether each of the n `rows` fulfils `COLUMN=VALUE`.
+def _check_condition(labels: Labels, condition: str, flag: str) -> None:
+    """Check that some session fulfils `COLUMN=VALUE`.
 
     Raises:
-        InputError: there is no such column, or none of the rows has that value.
+        InputError: there is no such column, or no session has that value.
     """
     column, _, value = condition.partition("=")
     if column not in labels.columns:
         raise InputError(f"{flag} {condition}: no column {column!r}; expected one of {', '.join(labels.columns)}")
-    found = labels.columns[column][rows]
+    found = labels.columns[column]
     if value not in found:
         raise InputError(f"{flag} {condition}: {column} is never {value!r}; it has {', '.join(np.unique(found))}")
-    return found == value
+
+
+def _has_value(labels: Labels, condition: str) -> np.ndarray:
+    """(n,) whether each session of the table fulfils `COLUMN=VALUE`."""
+    column, _, value = condition.partition("=")
+    found: np.ndarray = labels.columns[column] == value
+    return found
 
 
 def with_modalities(dataset: Dataset, modalities: Sequence[str]) -> Dataset:

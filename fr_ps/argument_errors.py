@@ -68,8 +68,8 @@ def add_location(message: str, rows: Mapping[str, Mapping[str, int]], parse_with
     count = len(rows) - 1
     while count >= 0 and _message(parse_with_files, count) == message:
         count -= 1
-    # With `count` files the error is another one or none, so the file after them causes it. -1: without any file it is the same,
-    # so a flag causes it.
+    # `count` is now the largest number of files without this error, so the file after them causes it; or -1 if the error comes
+    # without any file too, so that a flag causes it.
     files = [file for file in list(rows)[: count + 1] if key in rows[file]]
     return f"{files[-1]}: row {rows[files[-1]][key]}: {text}" if files else message
 

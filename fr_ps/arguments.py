@@ -153,7 +153,8 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     try:
         arguments = parse_with_files(len(files), flags)
     except InputError as error:
-        # Without the wrong file the parse would succeed, and these flags would then end the process.
+        # `add_location` parses again with fewer files. These flags are left out there: after a parse without error they would
+        # print and end the process.
         printing = ("--print_config", "--help", "-h")
         checked_flags = [flag for flag in flags if not flag.startswith(printing)]
         raise InputError(add_location(str(error), rows, lambda count: parse_with_files(count, checked_flags))) from None
@@ -223,7 +224,10 @@ def _extract_resume(argv: Sequence[str]) -> tuple[list[str], Path | None]:
 
 
 def _read_configs(config_files: Sequence[str], command: str, tokens: Sequence[str]) -> _SettingsOfFiles:
-    """Of each file: its settings and their rows. A file overrides those before it; the file of a study's base is the first."""
+    """The settings of each file, and their rows. A later file overrides those before it.
+
+    For `search`, the file of the base training comes first, so that all others override it.
+    """
     in_order = list(dict.fromkeys(reversed(config_files)))[::-1]  # a file that is given twice has its later position
     files = {file: _read_config(Path(file)) for file in in_order}
     base = _find_base(files, tokens) if command == "search" else None
@@ -287,6 +291,8 @@ def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
             raise InputError(f"{path}: {key} is not a setting; use the flag --{flag}")
     for key in [key for key in settings if key.count(".") == 1 and key.split(".")[0] in groups]:
         group, name = key.split(".")  # `data.root: x` is `data: {root: x}`
+        if name in settings.get(group, {}):
+            raise InputError(f"{path}: row {rows[key]}: {key} is repeated, once within {group}; remove one of them")
         settings.setdefault(group, {})[name] = settings.pop(key)
     data = settings.get("data", {})
     if isinstance(data.get("modalities"), str):

@@ -26,6 +26,10 @@ def test_text_stays_as_written(written: str) -> None:
         "model": {"adversaries": written, "order": [written, "pose"]},
         "data": {"only": {"Pose": [written]}},
     }
+    assert parse_settings(f"data.split: {written}\nstudy.name: {written}", "a.yaml") == {
+        "data.split": written,
+        "study.name": written,
+    }
 
 
 @pytest.mark.parametrize("written", ["''", "!!str", "!!int ''", "!!bool ''"])

@@ -124,7 +124,7 @@ class AugmentConfig:
         crop: smallest side of the random square crop, as a share of the map's side; 1: no crop.
         rotation: largest rotation in degrees, clockwise or counterclockwise.
         scale: largest relative change of size: 0.15 enlarges or shrinks the picture by a factor of up to 1.15, after the crop.
-        shift: largest shift to each side, up and down, as a share of the map's side, after the crop. Pixels from outside the
+        shift: largest shift of the crop to the left, right, up and down, as a share of the map's side. Pixels from outside the
             picture, which rotation, scale and shift can bring in, repeat its border.
         noise: largest standard deviation of Gaussian noise on a random patch of 10 to 25 % of the map, as a share of the
             map's root mean square; 0: no noise.

@@ -50,7 +50,7 @@ class LossConfig:
             subjects.
         attribute_loss: loss of the attributes and of their adversaries.
         class_weights: attribute to one weight per class (alpha of focal), as {gender: [0.9, 0.1]}. Default: inverse class
-            frequencies, normalised to sum 1 (focal) or mean 1 (cross_entropy).
+            frequencies; their sum over the classes is 1 (focal), or their mean over the training sessions is 1 (cross_entropy).
         focal_gamma: focusing exponent of focal; counts: 0 for the most frequent class, else
             sqrt(log2(largest count / count)).
         focal_gammas: attribute to one exponent per class, as {gender: [2, 0]}; overrides focal_gamma.

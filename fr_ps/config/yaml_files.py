@@ -1,6 +1,6 @@
 """Reads settings from YAML, with limits on size; errors name file, row and key. Text settings are not converted."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -16,7 +16,8 @@ MAX_BYTES = 1 << 20
 MAX_VALUES = 20_000
 """Largest number of YAML nodes of a file: keys, scalars, lists and mappings. Each use of an alias counts."""
 _MAX_KEY = 200
-"""Largest number of characters of a key whose row is kept; the keys below a key repeat it."""
+"""Rows are kept only for keys of at most this many characters, as `optim.lr`: thousands of keys within one very long key would
+each contain it and fill the memory."""
 MAX_DEPTH = 32
 _NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
@@ -174,7 +175,8 @@ class _SettingsBuilder:
         """The value of a checked `node`, built from its parts, each with its own schema.
 
         For `optim: {lr: 0.001}` the schemas are `_SETTINGS`, then `OptimConfig`, then `float`. For
-        `space: {optim.lr: {choices: [0.001]}}` they are `_SETTINGS`, `_SPACE`, twice `_SearchValue(float)`, then `float`.
+        `space: {optim.lr: {choices: [0.001]}}` they are `_SETTINGS`, `_SPACE`, `_SearchValue(float)` for both the entry and
+        its list `choices`, then `float`.
 
         Args:
             node: of the whole file, a group of settings, or a setting.
@@ -264,14 +266,21 @@ def _item_schema(schema: Any) -> Any:
 
 def _value_schema(schema: Any, key: str) -> Any:
     """Type hint or schema of the value of `key` in a mapping."""
-    if schema == _SETTINGS:  # the whole file: a key is a group
-        return _SPACE if key == "space" else (get_type_hints(SearchConfig) | get_type_hints(Config)).get(key, Any)
+    if schema == _SETTINGS:  # the whole file: a key is a group, or GROUP.NAME
+        return _SPACE if key == "space" else _setting_type(key, get_type_hints(SearchConfig) | get_type_hints(Config))
     if schema in (_SPACE, _CONDITION):  # a key is GROUP.NAME
-        group, _, name = key.partition(".")
-        settings = get_type_hints(Config).get(group)
-        return _SearchValue(get_type_hints(settings).get(name, Any) if is_dataclass(settings) else Any)
+        return _SearchValue(_setting_type(key, get_type_hints(Config)))
     if isinstance(schema, _SearchValue):
         return {"choices": schema, "when": _CONDITION, "low": float, "high": float, "step": float}.get(key, Any)
     if is_dataclass(schema):  # a group: a key is a setting
         return get_type_hints(schema).get(key, Any)
     return get_args(schema)[1] if get_origin(schema) is dict else Any
+
+
+def _setting_type(key: str, groups: Mapping[str, Any]) -> Any:
+    """Type hint of the group or setting `key`, as `optim` or `optim.lr`; `Any` for an unknown one."""
+    group, _, name = key.partition(".")
+    settings = groups.get(group, Any)
+    if not name:
+        return settings
+    return get_type_hints(settings).get(name, Any) if is_dataclass(settings) else Any

@@ -319,6 +319,6 @@ def add_angle(cosine: Tensor, angle: Tensor | float) -> Tensor:
     """cos(theta + angle) of cos theta, theta from 0 to pi; value and gradient are finite everywhere."""
     # The derivative of the square root is infinite at cos = +-1.
     sine = (1 - cosine.square()).clamp_min(1e-7).sqrt()
-    if isinstance(angle, float):
-        return cosine * math.cos(angle) - sine * math.sin(angle)
-    return cosine * angle.cos() - sine * angle.sin()
+    if isinstance(angle, Tensor):
+        return cosine * angle.cos() - sine * angle.sin()
+    return cosine * math.cos(angle) - sine * math.sin(angle)

@@ -20,7 +20,7 @@ class LossOutput(NamedTuple):
     """The losses of one batch, each a scalar.
 
     Attributes:
-        total: the weighted sum of the losses, from the task weighting; the gradients are those of it.
+        total: the output of the task weighting, of which the gradient is computed (`Weighting`).
         tasks: task to its loss before weighting.
         diagnostics: without gradient. Of the fused identity embedding: `norm/mean`, the mean norm; `norm/clamped`, the share of
             norms for which `MarginLoss.saturated` is true; `loss/contrastive`, if used. `norm/penalty`: the part of the identity

@@ -114,11 +114,14 @@ class Branch(nn.Module):
         If the branch reads several modalities, `maps` is the output of `stack`.
 
         Raises:
-            InputError: a training batch of one session.
+            InputError: one session in training mode, for which batch norm is undefined.
         """
         shared = self.shared_map(maps)
         if self.training and len(shared) == 1:
-            raise InputError("batch norm needs two sessions or more in a training batch; raise batch.people or batch.sessions")
+            raise InputError(
+                "batch norm needs two sessions or more in each process's part of a training batch; raise batch.people or "
+                "batch.sessions, or start fewer processes"
+            )
         parts, rests = self.separate_features(shared)
         last_rest = rests[self.order[-1]]
         parts[IDENTITY] = last_rest

@@ -80,14 +80,18 @@ class LinearEmbedding(nn.Module):
         The oldest of them lack `registration_constants` too. With normals, their registration compares only these.
         """
         face, correction = (state_dict.get(f"{prefix}{name}") for name in ("mean_face", "registration_correction"))
-        if self.registered and face is not None and (correction is None or not correction.numel()):
-            self.registration_correction = self.means.new_zeros(0, 4)
-            state_dict.setdefault(f"{prefix}registration_correction", self.registration_correction)
-            oldest = ("normal",) if "normal" in self.compared else self.compared
-            if face.shape == _face_shape(oldest):
-                self.compared = oldest
-                self.mean_face = self.mean_face.new_zeros(_face_shape(oldest))
-                state_dict.setdefault(f"{prefix}registration_constants", torch.tensor(OLD_CONSTANTS))
+        if self.registered and face is not None:
+            self.compared = registered_modalities(self.modalities)
+            correction_size = correction_shape(self.compared)
+            if correction is None or not correction.numel():
+                correction_size = (0, 4)
+                state_dict.setdefault(f"{prefix}registration_correction", self.means.new_zeros(correction_size))
+                oldest = ("normal",) if "normal" in self.compared else self.compared
+                if face.shape == _face_shape(oldest):
+                    self.compared = oldest
+                    state_dict.setdefault(f"{prefix}registration_constants", torch.tensor(OLD_CONSTANTS))
+            self.mean_face = self.means.new_zeros(_face_shape(self.compared))
+            self.registration_correction = self.means.new_zeros(correction_size)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def features(self, maps: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:

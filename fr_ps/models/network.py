@@ -73,8 +73,8 @@ class FaceNetwork(nn.Module):
     Args:
         branches: modality to the branch that reads it; `joint` to the branch that reads all.
         fusion: name of the fusion of their embeddings.
-        channels: used by the fusions fc and gated only. It is the width of the fused identity embedding; that of an attribute is
-            this width or the width of its widest branch embedding, whichever is less.
+        channels: width of the fused identity embedding, with the fusions fc and gated only. The fused embedding of an attribute
+            has this width too, but is never wider than the widest branch embedding of the attribute.
         classes: attribute to its number of classes.
         flip_average: whether the outputs in evaluation mode are means over the maps and their mirror images.
         linear_share: share of the linear embedding (`LinearEmbedding`: a fitted projection of the maps) in the cosine
@@ -149,7 +149,7 @@ class FaceNetwork(nn.Module):
             present: (B, modalities) which modalities of a session are used, at least one per row; None: all in `maps`.
 
         Raises:
-            InputError: a training batch of one session.
+            InputError: one session in training mode, for which batch norm is undefined.
         """
         features = self.encode(maps, present)
         outputs = self.decode(features, maps, present)

@@ -34,7 +34,8 @@ ROUNDS = 2
 MOVED_SIDE = 56
 """Largest side in pixels of the maps that `register_maps` returns."""
 LARGEST = 0.4
-"""Largest rotation in radians, logarithm of the scale, and shift in half sides; a session beyond it is not registered."""
+"""Largest rotation in radians, logarithm of the scale, and shift in half sides, before the correction; a session beyond it is not
+registered."""
 
 _STEPS = 10
 _LARGEST_STEP = 0.2
@@ -103,7 +104,8 @@ def register(
 ) -> Similarity:
     """The transforms that move B sessions to the mean face, for `apply_similarity`; each depends on its session only.
 
-    A session whose transform would exceed `LARGEST` gets the identity. This can happen if the map has no face.
+    A session whose transform would exceed `LARGEST` before the correction gets the identity. This can happen if the map has no
+    face.
 
     Args:
         features: `registration_features` of the sessions, of modalities of the mean face.

@@ -1,7 +1,7 @@
 """Checks before the first trial: the objectives are defined on the validation set, and every searched setting has an effect."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from fr_ps.config.search import COST_OBJECTIVES
 from fr_ps.data.labels import ATTRIBUTES, MISSING
 from fr_ps.data.splits import make_split
 from fr_ps.errors import InputError
-from fr_ps.search.space import Dimension, Space, Value, params_to_settings, parent_assignments
+from fr_ps.search.space import Dimension, Space, Value, params_to_settings
 from fr_ps.search.spec import StudySpec
 from fr_ps.training.prepare import metrics_of_random_predictions
 from fr_ps.training.setup import open_training_data
@@ -62,9 +62,7 @@ def require_effect(space: Space, base: Config) -> None:
     dimensions = {one.name: one for one in space.dimensions}
     for dimension in space.dimensions:
         for condition in CONDITIONS.get(dimension.name, ()):
-            failing = [
-                config for config in _reachable_configs(dimension, condition, dimensions, base) if not condition.holds(config)
-            ]
+            failing = [config for config in _possible_configs(dimension, condition, space, base) if not condition.holds(config)]
             if failing:
                 raise InputError(
                     f"space.{dimension.name}: has an effect only where {condition.text}, but some trials have "
@@ -73,39 +71,56 @@ def require_effect(space: Space, base: Config) -> None:
                 )
 
 
-def _reachable_configs(
-    dimension: Dimension, condition: Condition, dimensions: Mapping[str, Dimension], base: Config
-) -> Iterator[Config]:
-    """The configs of the trials in which the dimension is active.
+def _possible_configs(dimension: Dimension, condition: Condition, space: Space, base: Config) -> Iterator[Config]:
+    """Configs of trials in which the dimension is active.
 
-    One for each combination of values of the settings in its `when` (its parents) and of the other searched settings in
-    `condition.settings`.
+    One for each combination of the values to try of the dimension, of the searched settings in `condition.settings`, and of the
+    ancestors of both. At most `_MAX_COMBINATIONS`.
     """
-    for assignment in parent_assignments(dimension, dimensions):
-        free = [name for name in condition.settings if name in dimensions and name not in assignment and name != dimension.name]
-        combinations = itertools.product(*(_candidate_values(dimensions[name], base) for name in free))
-        for values in itertools.islice(combinations, _MAX_COMBINATIONS):
-            try:
-                yield with_settings(base, params_to_settings({**assignment, **dict(zip(free, values))}))
-            except InputError:
-                continue  # an invalid combination, whose trial is pruned before its training
+    varied = _add_ancestors({dimension.name, *condition.settings}, space)
+    combinations = (params for params in _combinations(varied, {}) if dimension.name in params)
+    for params in itertools.islice(combinations, _MAX_COMBINATIONS):
+        try:
+            yield with_settings(base, params_to_settings(params))
+        except InputError:
+            continue  # an invalid combination, whose trial is pruned before its training
 
 
-def _candidate_values(dimension: Dimension, base: Config) -> list[Value]:
-    """The values of `dimension` to try when checking whether the `Condition` of another setting holds.
+def _add_ancestors(names: Set[str], space: Space) -> list[Dimension]:
+    """The dimensions of `names` and all their ancestors (their parents, the parents of these, ...), parents first."""
+    found: list[Dimension] = []
+    needed = set(names)
+    for dimension in reversed(space.dimensions):
+        if dimension.name in needed:
+            needed |= set(dimension.when)
+            found.insert(0, dimension)
+    return found
+
+
+def _combinations(dimensions: Sequence[Dimension], params: Mapping[str, Value]) -> Iterator[Mapping[str, Value]]:
+    """`params` with each combination of values of the `dimensions`; without those that are inactive in the combination."""
+    if not dimensions:
+        yield params
+        return
+    first, rest = dimensions[0], dimensions[1:]
+    if not first.is_active(params):
+        yield from _combinations(rest, params)
+        return
+    for value in _values_to_try(first):
+        yield from _combinations(rest, {**params, first.name: value})
+
+
+def _values_to_try(dimension: Dimension) -> list[Value]:
+    """The values of `dimension` for the check whether the `Condition` of a setting holds.
 
     - Of choices: all.
     - Of a range of whole numbers, or with a step: both ends.
     - Of a continuous range: only the upper end. Conditions on numbers are "above 0", and a trial almost never gets exactly 0.
-    - If some trials lack the dimension: also the value of the base.
     """
     if dimension.choices:
-        values: list[Value] = list(dimension.choices)
-    else:
-        ends = [dimension.low, dimension.high] if dimension.integer or dimension.step else [dimension.high]
-        values = [int(end) if dimension.integer else end for end in ends]
-    base_value = get_setting(base, dimension.name)
-    return [*values, base_value] if dimension.when and isinstance(base_value, (str, int, float)) else values
+        return list(dimension.choices)
+    ends = [dimension.low, dimension.high] if dimension.integer or dimension.step else [dimension.high]
+    return [int(end) if dimension.integer else end for end in ends]
 
 
 def _failing_settings(config: Config, condition: Condition, dimensions: Mapping[str, Dimension]) -> str:

@@ -80,7 +80,7 @@ def run_study(spec: StudySpec, workers: int, runs: Path = RUNS_FOLDER) -> str:
         # The leader may have been killed: this process logs and reports in its place.
         with _leader_run(search) as run:
             if run is not None:
-                _start_monitor(search, run)  # for what it logs: the leader may not have done so
+                _log_progress(search, run)  # what the leader did not
                 finish_search(search, run)
     return search.study_run.mlflow_id
 
@@ -164,7 +164,7 @@ def _supervise_workers(search: RunningSearch, run: Run | None) -> None:
         run: the study's run; None where another process leads.
     """
     spec = search.spec
-    monitor = _start_monitor(search, run)
+    monitor = _log_progress(search, run)
     if search.all_finished:
         return
     logs = run.folder if run is not None else search.runs / f"{search.run_info.id}-helpers"
@@ -175,8 +175,12 @@ def _supervise_workers(search: RunningSearch, run: Run | None) -> None:
         run_workers(jobs, lambda: with_database_retries(lambda: monitor.poll(advance)))
 
 
-def _start_monitor(search: RunningSearch, run: Run | None) -> ProgressMonitor:
-    """Log the params and the best values so far to `run`, if any; print how many trials have ended; return their monitor."""
+def _log_progress(search: RunningSearch, run: Run | None) -> ProgressMonitor:
+    """Print how many trials have ended, and log the search's params and the best values so far to `run` if this process leads.
+
+    Returns:
+        the monitor that has logged these values, to log further ones.
+    """
     if run is not None:
         _log_params(search, run)
     monitor = ProgressMonitor(search.spec, search.study, run)

@@ -47,7 +47,7 @@ class Acquisition(NamedTuple):
 
     Attributes:
         number: of the trial that it set to running; None where there is none.
-        slots: immediately before that trial was set to running, with the retries and the new trial that `acquire` added.
+        slots: as read after `acquire` had added retries and a new trial, and before it set the trial to running.
         missed: numbers of the trials that another worker set to running first.
     """
 
@@ -102,18 +102,19 @@ def finish_trial(
     """End a running trial; False if it no longer runs: its lease expired, and a worker has set it to killed (see `acquire`)."""
     was_sent = False
 
+    def stored_state() -> TrialState:
+        return storage.rdb.get_trial(storage.trial_id(study, trial.number)).state
+
     def finish() -> bool:
         nonlocal was_sent
         with storage.lock():
-            stored = storage.rdb.get_trial(storage.trial_id(study, trial.number)).state
-            if stored != TrialState.RUNNING:
-                return was_sent and stored == state  # the database stored an earlier attempt, whose reply was lost
-            was_sent = True
-            try:
-                study.tell(trial, values, state)
-            except UpdateFinishedTrialError:
-                return False
-            return True
+            is_retry = was_sent
+            if stored_state() == TrialState.RUNNING:
+                was_sent = True
+                with suppress(UpdateFinishedTrialError):
+                    study.tell(trial, values, state)
+                    return True
+            return is_retry and stored_state() == state  # the database stored an earlier attempt, whose reply was lost
 
     return with_database_retries(finish)
 

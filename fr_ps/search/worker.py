@@ -141,8 +141,8 @@ def total_epochs(study: optuna.Study) -> int:
 def remove_ended_checkpoints(study: optuna.Study, runs: Path) -> None:
     """Remove the checkpoints of ended trials from this machine, except the best ones of the best trials.
 
-    Otherwise the checkpoints of some twenty trials fill a disk. Waiting, running and killed trials resume from theirs, so these
-    are not removed. Files that cannot be removed are ignored.
+    Otherwise the checkpoints of some twenty trials fill a disk. Waiting and running trials resume from theirs, and so does the
+    retry of a killed trial, so these are not removed. Files that cannot be removed are ignored.
     """
     trials = study.get_trials(deepcopy=False)
     best = {trial_run_id(trial) for trial in study.best_trials}

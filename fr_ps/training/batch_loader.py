@@ -87,8 +87,8 @@ class BatchLoader:
                 "and at most the number of training sessions divided by batch.sessions",
             )
         else:
-            # The sessions of a subject are adjacent in a batch, and each process gets a contiguous part of it (`own_rows`). With
-            # the same number of subjects in all parts, no subject is divided between processes.
+            # A batch is a sequence of groups, each of `batch.sessions` sessions of one subject. Each process gets a contiguous
+            # part of the batch (`own_rows`), and no group is divided.
             _check_equal_shares(
                 min(batch.people, len(self.subjects)),
                 f"subjects ({batch.sessions} sessions each)",

@@ -1,5 +1,6 @@
 """After the last epoch: thresholds from validation, evaluation on test, report, model cards, and logging them to the run."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -101,7 +102,8 @@ def finalize(
     figures = training_figures(run.metric_history, setup.info.trained, best_epoch)
     config = setup.config
     lr_at = build_schedule(config.schedule, lr=config.optim.lr, epochs=config.train.epochs, steps_per_epoch=steps_per_epoch)
-    figures["learning_rate"] = partial(learning_rate_figure, lr_at, state.epoch, steps_per_epoch)
+    logged_rates = run.metric_history.get("train/lr", {})
+    figures["learning_rate"] = partial(learning_rate_figure, lr_at, logged_rates, state.epoch, steps_per_epoch)
     sections = {"Training": ReportSection(figures=figures)}
     best_epochs = {metric: tracker.best_epoch or state.epoch for metric, tracker in state.trackers.items()}
     log_artifacts(setup, run, metrics, final.test_result, best_epochs, sections, warnings)
@@ -270,17 +272,28 @@ def curves_figure(curves: Curves, title: str, names: Sequence[str], logarithmic:
     return figure
 
 
-def learning_rate_figure(lr_at: Callable[[int], float], epochs: int, steps_per_epoch: int) -> Figure:
-    """The learning rate of each step over the epochs.
+def learning_rate_figure(
+    lr_at: Callable[[int], float], logged_rates: Mapping[int, float], epochs: int, steps_per_epoch: int
+) -> Figure:
+    """The learning rate of each step over the epochs; only that of the last step before a resume with another schedule.
 
     Args:
         lr_at: from `build_schedule`.
+        logged_rates: epoch to the rate of its last step.
         epochs: number of trained epochs.
         steps_per_epoch: optimizer steps per epoch; the last step of epoch e is drawn at e, like the points of the other curves.
     """
-    figure, axes = new_figure("Learning rate of each step", "epoch", "")
-    steps = range(epochs * steps_per_epoch)
-    axes.plot([(step + 1) / steps_per_epoch for step in steps], [lr_at(step) for step in steps])
+    figure, axes = new_figure("Learning rate", "epoch", "")
+    points: list[tuple[float, float]] = []
+    for epoch in range(1, epochs + 1):
+        last_rate = lr_at(epoch * steps_per_epoch - 1)
+        logged = logged_rates.get(epoch, last_rate)
+        if math.isclose(logged, last_rate, rel_tol=1e-6):
+            steps = range((epoch - 1) * steps_per_epoch, epoch * steps_per_epoch)
+            points += [((step + 1) / steps_per_epoch, lr_at(step)) for step in steps]
+        else:
+            points.append((epoch, logged))
+    axes.plot(*zip(*points))
     axes.set_xlim(0, epochs)
     axes.set_ylim(bottom=0)
     return figure

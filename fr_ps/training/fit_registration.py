@@ -11,8 +11,8 @@ from fr_ps.config import AugmentConfig
 from fr_ps.data.augment import MapBatch, Similarity, apply_similarity, sample_similarity
 from fr_ps.models.registration import congeal, face_differences, register
 
-COPIES = 4
-"""Moved copies of each training session. From them the correction learns to depend on the shading and not on the crop."""
+MOVED_COPIES = 4
+"""Moved copies of each training session. From them the correction learns to depend less on the position of the face."""
 _REGULARISATION = 1.0
 """Weight of the penalty of the ridge regression, relative to the mean squared norm of the centred differences."""
 _SMALLEST_PENALTY = 1e-3
@@ -23,8 +23,8 @@ def fit_registration(features: MapBatch, ids: np.ndarray, augmentation: AugmentC
     """The mean face of training sessions, and the correction of their registration (`correction_shape`).
 
     The bias of a session is the difference between its transform and the median transform of its subject's sessions. A ridge
-    regression predicts it from `face_differences`. Random differences between the crops of a subject's sessions add noise to the
-    bias, which the regression averages out.
+    regression predicts it from `face_differences`. The sessions of a subject must have nearly the same crop: a difference between
+    crops counts as bias, so that the correction takes back a part of the registration.
 
     Args:
         features: `registration_features` of the n sessions.
@@ -37,8 +37,8 @@ def fit_registration(features: MapBatch, ids: np.ndarray, augmentation: AugmentC
     expected = _subject_transforms(_matrices(register(features, mean_face)), ids)
     geometry = replace(augmentation, flip=0.0)
     differences, biases = [], []
-    for copy in range(COPIES + 1):
-        motion = sample_similarity(len(ids), geometry, generator) if copy else _no_motion(len(ids))
+    for copy in range(MOVED_COPIES + 1):
+        motion = sample_similarity(len(ids), geometry, generator) if copy else _identity(len(ids))
         moved = {name: apply_similarity(maps, name, motion) for name, maps in features.items()} if copy else features
         found = register(moved, mean_face)
         differences.append(face_differences(moved, mean_face, found))
@@ -57,7 +57,7 @@ def _subject_transforms(transforms: Tensor, ids: np.ndarray) -> Tensor:
     return _matrices(Similarity(torch.ones(len(ids)), medians[:, 0], medians[:, 1].exp(), medians[:, 2:]))
 
 
-def _no_motion(count: int) -> Similarity:
+def _identity(count: int) -> Similarity:
     return Similarity(torch.ones(count), torch.zeros(count), torch.ones(count), torch.zeros(count, 2))
 
 

@@ -64,7 +64,7 @@ class StoreMaps:
         return {modality: self._to_device(torch.from_numpy(array)) for modality, array in maps.items()}
 
     def _to_device(self, maps: Tensor) -> Tensor:
-        if self.device.type == "cuda":  # from memory that is not pinned, the copy to the GPU would be synchronous
+        if self.device.type == "cuda":  # a large copy from memory that is not pinned is synchronous
             maps = maps.pin_memory()
         return to_device(maps, self.device)
 

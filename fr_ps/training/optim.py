@@ -12,7 +12,7 @@ _WEIGHTING_LR_SCALE = 50.0
 """Learning rate of the task weights (learned if loss.weighting is uncertainty) relative to optim.lr.
 
 The weight of a task, a function of its parameter (`UncertaintyWeighting`), moves from 1 to its optimum, about 1 / (2 L) at a loss
-of L. Adam changes a parameter by about the learning rate per step. At optim.lr, this would take too many steps.
+of L. Adam changes a parameter by about the learning rate per step, so at optim.lr the parameter would need too many steps.
 """
 
 

@@ -81,7 +81,7 @@ def _within(sampled: Tensor, part: range) -> Tensor:
 
 @contextmanager
 def _rows_only(loss: MarginLoss, optimizer: torch.optim.Optimizer, sampled: Tensor) -> Iterator[None]:
-    """Within the context, the weight of `loss` and its state in the optimizer have only the rows of the `sampled` subjects."""
+    """Within the context, the class centres `loss.weight`, and their moments in the optimizer, have only the `sampled` rows."""
     weight = loss.weight
     rows = sampled if loss.part is None else sampled - loss.part.start
     all_centres = weight.data

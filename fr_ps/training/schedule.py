@@ -1,4 +1,4 @@
-"""Learning rate and gradient reversal as pure functions of the step; a resumed training needs no state for them."""
+"""Learning rate and gradient reversal as pure functions of the step; a resumed training computes them from its step."""
 
 import math
 from collections.abc import Callable
@@ -51,11 +51,12 @@ def check_lowest_rate(config: ScheduleConfig, *, lr: float) -> None:
     check_setting(valid, "schedule.lowest", config.lowest, f"at most optim.lr ({lr:g})")
 
 
-def warmup_note(config: ScheduleConfig, *, lr: float, epochs: int) -> str:
-    """A warning if the warm-up is longer than `epochs`, so that the rate never reaches `lr`; else empty."""
-    if config.warmup_epochs <= epochs:
+def warmup_note(config: ScheduleConfig, *, lr: float, epochs: int, steps_per_epoch: int) -> str:
+    """A warning if the warm-up has more steps than the training, so that the rate never reaches `lr`; else empty."""
+    steps = epochs * steps_per_epoch
+    if round(steps_per_epoch * config.warmup_epochs) <= steps:
         return ""
-    reached = lr * epochs / config.warmup_epochs
+    reached = build_schedule(config, lr=lr, epochs=epochs, steps_per_epoch=steps_per_epoch)(steps - 1)
     return (
         f"schedule.warmup_epochs ({config.warmup_epochs:g}) is longer than the training (train.epochs {epochs}): the learning "
         f"rate reaches {reached:g} instead of optim.lr ({lr:g})"

@@ -134,9 +134,10 @@ def fit(
         run.set_tags({f"fr_ps.changed.{name}": change for name, change in changed_settings.items()})
     if is_main_process():
         log_setup(setup, run, echo)
-    if note := warmup_note(config.schedule, lr=config.optim.lr, epochs=config.train.epochs):
-        echo(note)
     trainer = Trainer(setup, loader, state, checkpoints, run, echo, on_epoch)
+    epochs, steps_per_epoch = config.train.epochs, trainer.steps_per_epoch
+    if note := warmup_note(config.schedule, lr=config.optim.lr, epochs=epochs, steps_per_epoch=steps_per_epoch):
+        echo(note)
     try:
         trainer.train()
     except torch.OutOfMemoryError:

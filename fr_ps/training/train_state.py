@@ -60,8 +60,8 @@ class MeanMeter:
 class TrainState:
     """What is trained, and how far.
 
-    Learning rate, gradient reversal and batches are functions of seed, epoch and step, so `epoch` and `batch` are the whole state
-    of the schedule and the sampler.
+    Learning rate, gradient reversal and batches are functions of seed, epoch and step, so the schedule and the sampler have no
+    state beside `epoch` and `batch`.
 
     Attributes:
         network: the trained network.
@@ -160,6 +160,7 @@ class TrainState:
             "selections": {metric: tracker.state_dict() for metric, tracker in self.trackers.items()},
             "validation": [self.best_metrics.values, self.best_metrics.reasons],
             "optimizer": {path: value for path, value in slots.items() if isinstance(value, Tensor)}
+            # The rates are saved only for a metric, see `_optimizer_state`.
             | {"rates": [group["lr"] for group in optimizer["param_groups"]], "plain": non_tensors},
             "rng": rng_state(),
         }

@@ -328,6 +328,12 @@ def test_sessions_with_a_value_are_compared_but_not_trained_on(
         np.testing.assert_array_equal(compared, tested)
         np.testing.assert_array_equal(fitted, [row for row in train if labels.sessions[row] != "s03"])
         assert found == set(labels.subset(fitted).row_keys())
+    for parts in every.each_fold():  # a value of one subject is in the training part of some folds only
+        train = every.split(parts)[0]
+        without_one = replace(every, untrained=f"id={labels.ids[0]}").split(parts)[0]
+        np.testing.assert_array_equal(without_one, [row for row in train if labels.ids[row] != labels.ids[0]])
+    with pytest.raises(InputError, match="no test session of one of the folds has this value; expected a value that more"):
+        [replace(every, tested=f"id={labels.ids[0]}").split(parts) for parts in every.each_fold()]
 
 
 def s_norm_of_pair(first: np.ndarray, second: np.ndarray, cohort: np.ndarray) -> float:

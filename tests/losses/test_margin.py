@@ -130,7 +130,7 @@ def test_the_weight_of_a_subject_multiplies_the_cross_entropy_of_its_samples(nam
 
 
 @settings(deadline=None)
-@given(st.floats(0.001, math.pi - 0.001), st.floats(-1.5, 1.5))
+@given(st.floats(0.001, math.pi - 0.001), st.floats(-1.5, 1.5) | st.integers(-1, 1))
 def test_an_angle_is_added_as_arccos_and_cos_would(theta: float, angle: float) -> None:
     added = add_angle(torch.tensor(math.cos(theta), dtype=torch.float64), angle)
     assert added.item() == pytest.approx(math.cos(theta + angle), abs=1e-9)

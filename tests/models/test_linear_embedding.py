@@ -117,6 +117,10 @@ def test_a_model_of_before_keeps_its_registration(
     for loaded in (embedding, copied):
         registered = loaded(maps).unflatten(1, (2, -1))[:, 1] * 2**0.5
         np.testing.assert_allclose((registered @ registered.T)[0, 1:5], cosines_at_9040fd5, atol=1e-3)
+    newest = fitted(modalities, registered=True)
+    embedding.load_state_dict(newest.state_dict())
+    assert embedding.compared == newest.compared
+    assert embedding.state_dict().keys() == newest.state_dict().keys()
 
 
 def test_a_model_without_correction_joins_both_parts_and_keeps_doing_so(faces: dict[str, Tensor]) -> None:
@@ -132,6 +136,8 @@ def test_a_model_without_correction_joins_both_parts_and_keeps_doing_so(faces: d
         torch.testing.assert_close(embedding(faces), expected)
         old_state = embedding.state_dict()
     assert newer(faces).shape[1] == expected.shape[1] / 2
+    embedding.load_state_dict(newer.state_dict())
+    assert torch.equal(embedding(faces), newer(faces))
 
 
 def test_a_mean_face_of_another_shape_is_rejected() -> None:

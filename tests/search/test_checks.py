@@ -148,6 +148,26 @@ def test_settings_that_always_have_an_effect_need_no_when() -> None:
     check({"loss.reversal": {"low": 0.0, "high": 1.0}, "loss.reversal_ramp": [True, False]})
 
 
+def test_the_base_value_of_a_setting_counts_only_in_trials_that_do_not_sample_it(rejected: AssertRejected) -> None:
+    weighting = ["fixed", "uncertainty"]
+    space = {"loss.weighting": weighting, "loss.reversal": {"low": 0.1, "high": 1.0}}
+    sampled = {"loss.adversarial": ADVERSARIAL | {"when": {"loss.weighting": "fixed"}}}
+    check(space | sampled, loss__adversarial=0.0)  # 0 only where the weighting is uncertainty, which needs no loss.adversarial
+    with rejected("space.loss.reversal", "some trials have loss.weighting fixed"):
+        check(space, loss__adversarial=0.0)
+
+
+def test_a_setting_is_checked_in_the_trials_of_each_value_of_its_grandparents(rejected: AssertRejected) -> None:
+    space: dict[str, Any] = {
+        "model.fsm": [True, False],
+        "model.adversaries": {"choices": ["rest", "off"], "when": {"model.fsm": True}},
+        "loss.adversarial": ADVERSARIAL | {"when": {"model.adversaries": "rest"}},
+    }
+    check(space, loss__weighting="fixed")
+    with rejected("space.loss.adversarial", "model.adversaries off"):
+        check(space | {"loss.adversarial": ADVERSARIAL}, loss__weighting="fixed")
+
+
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
 def test_in_the_shipped_studies_every_setting_of_every_trial_has_an_effect(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)

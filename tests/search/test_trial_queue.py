@@ -11,7 +11,7 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fr_ps.config import Config, SearchConfig
@@ -249,6 +249,26 @@ def test_a_result_counts_once_if_the_connection_breaks_after_the_database_stored
     monkeypatch.setattr(one.study, "tell", tell_and_lose_the_reply)
     assert one.finish(0, 0.75)
     assert len(calls) == 1
+    assert one.stored(0).value == 0.75
+
+
+def test_a_result_counts_if_the_database_stores_it_while_the_worker_tries_again(
+    one: QueueUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second attempt finds the trial running, and the first one is stored before the second one is."""
+    assert one.acquire() == 0
+    tell, calls = one.study.tell, []
+
+    def lose_the_connection_then_tell_twice(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise StorageInternalError("server closed the connection unexpectedly")
+        tell(*arguments)
+        raise UpdateFinishedTrialError("Trial#0 has already finished and can not be updated.")
+
+    monkeypatch.setattr(one.study, "tell", lose_the_connection_then_tell_twice)
+    assert one.finish(0, 0.75)
+    assert len(calls) == 2
     assert one.stored(0).value == 0.75
 
 

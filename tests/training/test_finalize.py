@@ -168,7 +168,7 @@ def test_curves_are_drawn_by_name_and_those_without_points_are_not() -> None:
 
 
 def test_the_learning_rate_is_drawn_at_each_step_the_last_one_of_an_epoch_at_its_end() -> None:
-    figure = learning_rate_figure(lambda step: 0.5 / (step + 1), epochs=3, steps_per_epoch=4)
+    figure = learning_rate_figure(lambda step: 0.5 / (step + 1), {1: 0.125}, epochs=3, steps_per_epoch=4)
     (axes,) = figure.axes
     (line,) = axes.lines
     x, y = line.get_data()
@@ -176,3 +176,9 @@ def test_the_learning_rate_is_drawn_at_each_step_the_last_one_of_an_epoch_at_its
     np.testing.assert_allclose(y, [0.5 / step for step in range(1, 13)])
     assert axes.get_xlim() == (0, 3)
     assert axes.get_ylim()[0] == 0
+
+
+def test_the_learning_rate_before_a_resume_with_another_schedule_is_the_logged_one() -> None:
+    figure = learning_rate_figure(lambda _step: 0.1, {1: 1.0, 2: 0.5, 3: 0.1}, epochs=3, steps_per_epoch=2)
+    (line,) = figure.axes[0].lines
+    assert [list(values) for values in line.get_data()] == [[1, 2, 2.5, 3], [1.0, 0.5, 0.1, 0.1]]

@@ -11,7 +11,7 @@ from fr_ps.data.augment import MapBatch, Similarity
 from fr_ps.evaluation.jitter import draw_jitter
 from fr_ps.models.registration import correction_shape, face_differences, register, registration_features
 from fr_ps.synthetic.scene import render_session
-from fr_ps.training.fit_registration import COPIES, fit_registration
+from fr_ps.training.fit_registration import MOVED_COPIES, fit_registration
 from tests.models.test_registration import matrices, move
 
 SIDE = 64
@@ -70,28 +70,38 @@ def test_shadows_move_the_faces_of_unseen_subjects_less(faces: MapBatch, augment
     assert np.median(corrected) < 0.75 * np.median(plain)
 
 
-def test_with_the_correction_a_moved_face_still_comes_back(faces: MapBatch) -> None:
-    mean_face, correction = fit_registration(trained(faces), subjects()[: TRAINED * SESSIONS], MOVED, 0)
+def crop_of_its_own(maps: MapBatch, ids: np.ndarray) -> MapBatch:
+    """Every session with a wrong crop, by up to 5 degrees, 10 % and 4 %."""
+    return move(maps, draw_jitter(ids, np.arange(len(ids)).astype(str), 1))
+
+
+def displacement_left(faces: MapBatch, mean_face: MapBatch, correction: Tensor | None) -> float:
+    """The part of a random displacement of unseen faces that their registration does not undo: the ratio of the medians."""
     maps = unseen(faces)
     drawn = draw_jitter(subjects()[TRAINED * SESSIONS :], np.arange(len(maps["albedo"])).astype(str), 0)
     both = [registration_features(of_one) for of_one in (maps, move(maps, drawn))]
     still, moved = (matrices(register(features, mean_face, correction=correction)) for features in both)
     left = np.abs((matrices(drawn) @ moved)[:, :2] - still[:, :2]).max(axis=(1, 2))
     before = np.abs(matrices(drawn)[:, :2] - np.eye(3)[:2]).max(axis=(1, 2))
-    assert np.median(left) < 0.25 * np.median(before)
+    return float(np.median(left) / np.median(before))
 
 
-def test_crops_that_differ_within_subjects_do_no_harm(faces: MapBatch) -> None:
-    """Every training session has a crop of its own, wrong by up to 5 degrees, 10 % and 4 %."""
+def test_with_the_correction_a_moved_face_still_comes_back(faces: MapBatch) -> None:
+    mean_face, correction = fit_registration(trained(faces), subjects()[: TRAINED * SESSIONS], MOVED, 0)
+    assert displacement_left(faces, mean_face, correction) < 0.25
+
+
+def test_crops_that_differ_within_subjects_take_back_a_part_of_the_registration(faces: MapBatch) -> None:
     rows = TRAINED * SESSIONS
-    ids, sessions = subjects()[:rows], np.arange(rows).astype(str)
-    cropped = move({name: array[:rows] for name, array in faces.items()}, draw_jitter(ids, sessions, 1))
+    ids = subjects()[:rows]
+    cropped = crop_of_its_own({name: array[:rows] for name, array in faces.items()}, ids)
     mean_face, correction = fit_registration(registration_features(cropped), ids, MOVED, 0)
     features = registration_features(unseen(faces))
     plain, corrected = (
         distances_in_shadow(matrices(register(features, mean_face, correction=used))) for used in (None, correction)
     )
-    assert np.median(corrected) < np.median(plain)
+    assert np.median(corrected) < np.median(plain)  # shadows are corrected all the same
+    assert displacement_left(faces, mean_face, None) < displacement_left(faces, mean_face, correction) < 0.4
 
 
 def test_the_correction_is_a_ridge_regression_of_the_bias(faces: MapBatch) -> None:
@@ -105,9 +115,9 @@ def test_the_correction_is_a_ridge_regression_of_the_bias(faces: MapBatch) -> No
     bias = np.linalg.solve(matrices(expected), matrices(found))
     targets = np.stack([np.arctan2(bias[:, 1, 0], bias[:, 0, 0]), np.log(np.linalg.det(bias)) / 2, *bias[:, :2, 2].T], axis=1)
     inputs = face_differences(features, mean_face, found).double().numpy()
-    centred = np.tile(inputs - inputs.mean(axis=0), (COPIES + 1, 1))
+    centred = np.tile(inputs - inputs.mean(axis=0), (MOVED_COPIES + 1, 1))
     penalty = np.sqrt(np.square(centred).sum(axis=1).mean()) * np.eye(centred.shape[1])
-    padded = np.vstack([np.tile(targets - targets.mean(axis=0), (COPIES + 1, 1)), np.zeros((len(penalty), 4))])
+    padded = np.vstack([np.tile(targets - targets.mean(axis=0), (MOVED_COPIES + 1, 1)), np.zeros((len(penalty), 4))])
     weights = np.linalg.lstsq(np.vstack([centred, penalty]), padded, rcond=None)[0]
     np.testing.assert_allclose(correction[:-1], weights, atol=0.03 * np.abs(weights).max())
     np.testing.assert_allclose(correction[-1], targets.mean(axis=0) - inputs.mean(axis=0) @ weights, atol=1e-4)

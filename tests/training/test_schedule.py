@@ -157,10 +157,16 @@ def test_the_reversal_is_constant_or_rises_as_a_hyperbolic_tangent_of_the_progre
 
 def test_a_warm_up_that_outlasts_the_training_is_noted_with_the_rate_that_is_reached() -> None:
     config = ScheduleConfig(warmup_epochs=5)
-    note = warmup_note(config, lr=0.01, epochs=2)
+    note = warmup_note(config, lr=0.01, epochs=2, steps_per_epoch=10)
     assert "schedule.warmup_epochs (5)" in note
-    assert f"reaches {build_schedule(config, lr=0.01, epochs=2, steps_per_epoch=10)(19):g} instead of optim.lr (0.01)" in note
-    assert warmup_note(config, lr=0.01, epochs=5) == ""
+    assert "reaches 0.004 instead of optim.lr (0.01)" in note
+    assert warmup_note(config, lr=0.01, epochs=5, steps_per_epoch=10) == ""
+
+
+def test_a_warm_up_that_is_longer_by_less_than_a_step_reaches_the_rate() -> None:
+    config = ScheduleConfig(warmup_epochs=1.1)
+    assert build_schedule(config, lr=0.01, epochs=1, steps_per_epoch=4)(3) == 0.01
+    assert warmup_note(config, lr=0.01, epochs=1, steps_per_epoch=4) == ""
 
 
 def test_a_cosine_that_would_rise_is_rejected_where_it_is_used(rejected: AssertRejected) -> None:
