@@ -273,10 +273,10 @@ def _select_settings(settings: dict[str, Any], command: str, file: str, rows: Ma
 
 
 def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Read the settings in a YAML file, and their rows.
+    """Read the settings in a YAML file, and their rows. A key `optim.lr` becomes `lr` in the group `optim`.
 
-    Errors are: a group that is not a mapping, a removed setting that `without_removed` rejects, and a value for a flag that is
-    not a setting, such as `resume` (null is allowed).
+    Rejected are: a group that is not a mapping; a setting that is given both as `optim.lr` and within `optim`; a removed setting
+    (`without_removed`); and a flag that is not a setting, such as `resume`, unless it is off (null or false).
 
     jsonargparse then checks names and types, and the config classes check the values.
     """
@@ -286,13 +286,14 @@ def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     for key, value in settings.items():
         if key in groups and not isinstance(value, dict):
             raise InputError(f"{path}: {key} is {value!r}; expected settings among {', '.join(groups[key])}")
-        if key in _COMMAND_LINE_ONLY and value:  # --print_config prints unset flags as null
+        if key in _COMMAND_LINE_ONLY and value:  # not null or false, as --print_config prints flags that are off
             flag = key.replace("_", "-")
             raise InputError(f"{path}: {key} is not a setting; use the flag --{flag}")
     for key in [key for key in settings if key.count(".") == 1 and key.split(".")[0] in groups]:
         group, name = key.split(".")  # `data.root: x` is `data: {root: x}`
         if name in settings.get(group, {}):
-            raise InputError(f"{path}: row {rows[key]}: {key} is repeated, once within {group}; remove one of them")
+            where = f"{path}: row {rows[key]}" if key in rows else str(path)
+            raise InputError(f"{where}: {key} is repeated, once within {group}; remove one of them")
         settings.setdefault(group, {})[name] = settings.pop(key)
     data = settings.get("data", {})
     if isinstance(data.get("modalities"), str):

@@ -596,6 +596,12 @@ def test_the_row_is_that_of_the_value(tmp_path: Path, written: str, row: int, er
     assert error_message("train", f"--config={file}").startswith(f"{file}: row {row}: {error}")
 
 
+def test_a_repeated_setting_whose_row_is_not_kept_is_an_error_without_a_row(tmp_path: Path) -> None:
+    file, name = tmp_path / "config.yaml", "a" * 200
+    file.write_text(f"optim: {{{name}: 1}}\noptim.{name}: 2\n")
+    assert error_message("train", f"--config={file}").startswith(f"{file}: optim.{name} is repeated, once within optim")
+
+
 def test_a_misspelt_setting_with_an_infinite_value_is_unknown(tmp_path: Path) -> None:
     file = tmp_path / "data"
     file.write_text("data: {root: x}\noptim:\n  lrr: .inf\n")

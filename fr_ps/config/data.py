@@ -170,8 +170,8 @@ class BatchConfig:
             to their number. The losses still weight classes by their inverse frequency in the training part;
             set loss.class_weights, as {gender: [0.5, 0.5]}, to avoid a double correction.
         steps: batches per epoch (not optimizer steps, see train.accumulate); 0: about one pass over the training sessions. On a
-            small data set a pass has few batches. More batches make an epoch longer; with fewer epochs (train.epochs), the
-            training stays as long, and has fewer validations.
+            small data set a pass has few batches, and a larger number makes each epoch longer. To train for as long as before,
+            lower train.epochs in proportion; there are then fewer validations.
     """
 
     people: int = 8

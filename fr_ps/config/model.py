@@ -36,8 +36,8 @@ class ModelConfig:
             channels. 16 in the original, whose five modules have 17 M parameters.
         adversaries: input of each attribute's discriminator, behind a gradient reversal: rest: the features that remain after
             its attribute is split off; identity: the identity features, the last of these; off: no discriminators.
-        attribute_channels: dimension of each attribute's embedding, by a learned FC layer with BN and PReLU;
-            0: model.channels.
+        attribute_channels: dimension to which a learned FC layer, with BN and PReLU, reduces each attribute's embedding;
+            0: no such layer, the dimension is model.channels.
         embedding: identity embedding of a branch: mean: BN, then the mean over the identity features; flatten: ArcFace's head:
             BN, dropout, a linear layer on all positions of the identity features, BN. The model then reads maps of the training
             maps' size only.

@@ -16,8 +16,8 @@ MAX_BYTES = 1 << 20
 MAX_VALUES = 20_000
 """Largest number of YAML nodes of a file: keys, scalars, lists and mappings. Each use of an alias counts."""
 _MAX_KEY = 200
-"""Rows are kept only for keys of at most this many characters, as `optim.lr`: thousands of keys within one very long key would
-each contain it and fill the memory."""
+"""Largest length of a key, as `optim.lr`, whose row is kept. A key begins with the name of its group, so thousands of settings
+of a group with a very long name would fill the memory."""
 MAX_DEPTH = 32
 _NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
@@ -218,7 +218,7 @@ class _SettingsBuilder:
             return None
         try:
             value = self.loader.construct_object(node)
-            str(value)  # a ValueError if it has too many digits to be written as JSON, which `arguments.parse` does
+            str(value)  # raises ValueError for an integer with too many digits, which could not be written as JSON either
         except ValueError as error:
             raise InputError(f"{self._location(node)}: {key} is not a valid value ({one_line(error, 100)}); change it") from None
         except (LookupError, AttributeError):  # a tag such as `!!int` and a text that does not fit

@@ -47,9 +47,7 @@ def select_rows(labels: Labels, config: DataConfig) -> RowSelection:
         if left_out:
             notes.append(f"left out: {left_out} sessions: {reason}")
         if not kept.any():
-            raise InputError(
-                f"no session is left; reason why the remaining {left_out} were left out: {reason}; relax that setting"
-            )
+            raise InputError(f"no session is left: the last {left_out} were left out ({reason}); relax that setting")
 
     for column, given in config.only.items():
         values = [to_nfc(value) for value in given]

@@ -21,10 +21,10 @@ class GradientWeighting(Weighting):
     (below) to the maps. The guarantees of the method hold if the maps move by a small step along -d; the backbone can only
     approximate that.
 
-    Adversarial part: the gradient of the adversarial losses, projected onto the vectors v for which a step along -v raises no
-    task loss, times min(1, |d| / |sum_i g_i|). Because of the projection, every task loss falls at least as much as in a step
-    along -d alone. Without the factor the adversaries would dominate where d is short: MGDA's d can be far shorter than every
-    gradient (0 for opposite ones), Aligned-MTL's as short as the smallest principal component.
+    Adversarial part: the gradient of the adversarial losses is projected onto the cone of all vectors v for which a step along -v
+    raises no task loss. The projection is multiplied by min(1, |d| / |sum_i g_i|). Because of the projection, every task loss
+    falls at least as much as in a step along -d alone. Without the factor the adversaries would dominate where d is short: MGDA's
+    d can be far shorter than every gradient (0 for opposite ones), Aligned-MTL's as short as the smallest principal component.
 
     The gradients are in float32: if |d| is below about 1e-4 of the longest gradient, d is partly rounding noise.
 
@@ -111,9 +111,8 @@ class GradientWeighting(Weighting):
 def gradient_method(name: str, cagrad_c: float) -> WeightingMethod:
     """The weighting method `name`.
 
-    Its weights are scaled for the sum of the losses, not for their mean, so that learning rate and adversaries keep the scale of
-    fixed weights: if the gradients are equally long and orthogonal, each weight is 1 (CAGrad: 1 + c). The weights are not scaled
-    to a common sum: each method determines the length of its direction.
+    If the gradients are equally long and orthogonal, each weight is 1 (CAGrad: 1 + c), as with fixed weights, so the same
+    learning rate and adversaries fit. In other cases the sum of the weights depends on the method.
 
     For two tasks or more the method finds a vector d. For a small step along -d, to first order,
 

@@ -28,8 +28,8 @@ class MarginLoss(nn.Module, ABC):
     Attributes:
         weight: the class centres, one row per subject, not normalised.
         sampled: (rows,) the subject of each row of `weight`, ascending, in a step that trains a sample of the centres
-            (`fr_ps.training.sampled_centres`); with `part`, the sample has only subjects of it. None in other steps: `weight` has
-            a row for every subject, or for every one of `part`.
+            (`fr_ps.training.sampled_centres`), of which a process holds the subjects in its `part`. In other steps, `sampled` is
+            None, and `weight` has one row for each subject, or with `part` for each subject in it.
     """
 
     weight: nn.Parameter

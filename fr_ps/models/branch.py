@@ -47,7 +47,8 @@ class Branch(nn.Module):
         reduction: ratio of the pooled values to the bottleneck in each separation module (`FeatureSeparation`).
         adversary_input: feature map that the discriminator of an attribute reads. rest: what the separation of this attribute
             leaves; identity: what the last separation leaves; off: there are no discriminators.
-        attribute_channels: width of each attribute's embedding; 0: `channels`, that of the shared feature map.
+        attribute_channels: width of each attribute's embedding, from a linear layer; 0: no such layer, the width is `channels`,
+            that of the shared feature map.
         identity_embedding: (B, channels, h, w) -> (B, width), a module with the attribute `width`; None: the mean.
         albedo: normalisation of the albedo: mean or log.
         input_size: side to which the maps are resampled; 0: as they are.

@@ -73,8 +73,8 @@ class FaceNetwork(nn.Module):
     Args:
         branches: modality to the branch that reads it; `joint` to the branch that reads all.
         fusion: name of the fusion of their embeddings.
-        channels: width of the fused identity embedding, with the fusions fc and gated only. The fused embedding of an attribute
-            has this width too, but is never wider than the widest branch embedding of the attribute.
+        channels: width of the fused identity embedding. That of an attribute has the same width, or the width of the widest
+            branch embedding of the attribute if that is smaller. Only for the fusions fc and gated.
         classes: attribute to its number of classes.
         flip_average: whether the outputs in evaluation mode are means over the maps and their mirror images.
         linear_share: share of the linear embedding (`LinearEmbedding`: a fitted projection of the maps) in the cosine

@@ -275,7 +275,9 @@ def curves_figure(curves: Curves, title: str, names: Sequence[str], logarithmic:
 def learning_rate_figure(
     lr_at: Callable[[int], float], logged_rates: Mapping[int, float], epochs: int, steps_per_epoch: int
 ) -> Figure:
-    """The learning rate of each step over the epochs; only that of the last step before a resume with another schedule.
+    """The learning rate of each step over the epochs.
+
+    An epoch that was trained with another schedule, before a resume that changed it, has one point: the rate of its last step.
 
     Args:
         lr_at: from `build_schedule`.
