@@ -27,9 +27,9 @@ class StudyConfig:
         storage: database URI of the study, in SQLAlchemy's form: sqlite:///FILE for the processes of one machine,
             postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE for several machines.
         seed: seed of the sampler.
-        heartbeat: seconds between two heartbeats of a running trial. If four times as long passes without a heartbeat, the
-            worker's lease on the trial expires, and another worker retries the trial: from the last checkpoint if that worker is
-            on the same machine, else from the start.
+        heartbeat: seconds between two heartbeats of a running trial. After four times this time without a heartbeat, the lease
+            of its worker expires, and another worker retries the trial: on the same machine from the last checkpoint, on another
+            machine from the start.
     """
 
     name: str = ""

@@ -74,8 +74,8 @@ def require_effect(space: Space, base: Config) -> None:
 def _possible_configs(dimension: Dimension, condition: Condition, space: Space, base: Config) -> Iterator[Config]:
     """Configs of trials in which the dimension is active.
 
-    One for each combination of the values to try of the dimension, of the searched settings in `condition.settings`, and of the
-    ancestors of both. At most `_MAX_COMBINATIONS`.
+    It varies the dimension, the searched settings in `condition.settings`, and the ancestors of all these: one config for each
+    combination of their `_values_to_try`, except combinations that are invalid, up to `_MAX_COMBINATIONS`.
     """
     varied = _add_ancestors({dimension.name, *condition.settings}, space)
     combinations = (params for params in _combinations(varied, {}) if dimension.name in params)
@@ -98,7 +98,7 @@ def _add_ancestors(names: Set[str], space: Space) -> list[Dimension]:
 
 
 def _combinations(dimensions: Sequence[Dimension], params: Mapping[str, Value]) -> Iterator[Mapping[str, Value]]:
-    """`params` with each combination of values of the `dimensions`; without those that are inactive in the combination."""
+    """`params`, extended by each combination of values of those `dimensions` that are active in it."""
     if not dimensions:
         yield params
         return

@@ -27,7 +27,7 @@ class Dimension:
         name: of the setting, as `optim.lr`.
         choices: as stored in the study, where lists are JSON text; empty for a range.
         low: lower end of the range.
-        high: upper end of the range, included.
+        high: upper end of the range, included if the steps reach it.
         step: between the values of the range; None: any number.
         log: whether the axis is logarithmic.
         integer: whether the values are whole numbers.
@@ -179,7 +179,11 @@ def parents_first(dimensions: Mapping[str, Dimension]) -> list[Dimension]:
 
 
 def _find_cycle(parents: Mapping[str, Sequence[str]]) -> list[str]:
-    """A cycle: each name has the next one as a parent, and the last one the first. All names have a parent among the names."""
+    """A cycle: each name has the next one as a parent, and the last one the first.
+
+    Args:
+        parents: name to its parents, of which it has at least one, all of them keys too.
+    """
     path = [next(iter(parents))]
     while (parent := parents[path[-1]][0]) not in path:
         path.append(parent)

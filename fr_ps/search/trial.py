@@ -145,7 +145,7 @@ def _sample_params(context: WorkerContext, number: int, slot: int) -> tuple[optu
     if spec.grid:  # as `study.enqueue_trial` does: `suggest` returns these values
         storage.rdb.set_trial_system_attr(trial_id, "fixed_params", spec.grid[slot])
     study.sampler = build_sampler(spec.config.sampler, spec.space, spec.config.study.seed, number)
-    trial = optuna.Trial(study, trial_id)  # the constructor samples: the sampler and the fixed params have to be set before
+    trial = optuna.Trial(study, trial_id)  # reads the fixed params and prepares the sampler, which are set above
     return trial, spec.space.suggest(trial)  # Optuna returns the stored value of a param that the trial already has
 
 
@@ -250,19 +250,19 @@ class _EpochReporter:
         stored = with_database_retries(
             lambda: context.storage.rdb.get_trial(context.storage.trial_id(context.study, trial.number))
         )
+        # Of this run before a resume; or of the run of a killed trial, which this trial retries in a new run.
         self.epochs_reported_before = set(stored.intermediate_values)
-        # Without `reported_metric` nothing is reported to the study: the epochs before a resume are read from the run's metrics.
-        self.epoch = max(self.epochs_reported_before | run.metric_history.get(_EPOCH_METRIC, {}).keys(), default=0)
+        self.epoch = max(run.metric_history.get(_EPOCH_METRIC, {}), default=0)
 
     def __call__(self, epoch: int, validation: Metrics) -> None:
         self.epoch = max(self.epoch, epoch)
         value = validation.values.get(self.reported_metric) if self.reported_metric else None
-        if value is None:
-            # Nothing is reported to the study in this case, so `worker.total_epochs` needs the number of epochs as an attribute.
+        if value is None or self.epochs_reported_before:
+            # The reported epochs are not those of this run, so `worker.total_epochs` needs their number as an attribute.
             with_database_retries(lambda: self.trial.set_user_attr(EPOCHS, self.epoch))
+        if value is None or epoch in self.epochs_reported_before:
             return
-        if epoch not in self.epochs_reported_before:
-            with_database_retries(lambda: self.trial.report(value, epoch))
+        with_database_retries(lambda: self.trial.report(value, epoch))
         if with_database_retries(self.trial.should_prune):
             raise _Pruned
 

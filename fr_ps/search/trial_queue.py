@@ -108,13 +108,16 @@ def finish_trial(
     def finish() -> bool:
         nonlocal was_sent
         with storage.lock():
-            is_retry = was_sent
+            was_sent_before = was_sent
             if stored_state() == TrialState.RUNNING:
                 was_sent = True
-                with suppress(UpdateFinishedTrialError):
+                try:
                     study.tell(trial, values, state)
                     return True
-            return is_retry and stored_state() == state  # the database stored an earlier attempt, whose reply was lost
+                except (UpdateFinishedTrialError, ValueError):  # two ways in which `tell` reports that the trial has just ended
+                    if stored_state() == TrialState.RUNNING:
+                        raise
+            return was_sent_before and stored_state() == state  # the database stored an earlier attempt, whose reply was lost
 
     return with_database_retries(finish)
 

@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 import optuna
 import torch
-from optuna.trial import TrialState
 
 from fr_ps.config import from_dict
 from fr_ps.errors import DiskFullError
@@ -127,30 +126,36 @@ def hours_or_epochs_exhausted(spec: StudySpec, study: optuna.Study, started_at: 
 
 
 def total_epochs(study: optuna.Study) -> int:
-    """Epochs of all trials together, running and killed ones included. No epoch counts twice when a trial is retried."""
+    """Trained epochs of all trials together, running and killed ones included."""
     trials = study.get_trials(deepcopy=False)
-    # A retry resumes the killed trial, and its number of epochs includes those of that trial.
-    retried = {number for trial in trials for number in trial.system_attrs.get("retry_history", ())}
+    # A retry that resumes the run of the killed trial has the epochs of that trial too.
+    resumed = {
+        number
+        for trial in trials
+        for number in trial.system_attrs.get("retry_history", ())
+        if trial_run_id(trial) == trial_run_id(trials[number])
+    }
     return sum(
         int(trial.user_attrs.get(EPOCHS, 0)) or max(trial.intermediate_values, default=0)  # or the last reported epoch
         for trial in trials
-        if trial.number not in retried
+        if trial.number not in resumed
     )
 
 
 def remove_ended_checkpoints(study: optuna.Study, runs: Path) -> None:
     """Remove the checkpoints of ended trials from this machine, except the best ones of the best trials.
 
-    Otherwise the checkpoints of some twenty trials fill a disk. Waiting and running trials resume from theirs, and so does the
-    retry of a killed trial, so these are not removed. Files that cannot be removed are ignored.
+    Otherwise the checkpoints of some twenty trials fill a disk. Kept are those of waiting and running trials, which resume from
+    them, and those of killed trials that have no retry yet. Files that cannot be removed are ignored.
     """
     trials = study.get_trials(deepcopy=False)
     best = {trial_run_id(trial) for trial in study.best_trials}
-    needed = {trial_run_id(trial) for trial in trials if trial.state in (TrialState.RUNNING, TrialState.WAITING)}
-    for trial in trials:
-        run = trial_run_id(trial)
-        if not trial.state.is_finished() or trial_entry(trial).state == "killed" or not run or run in needed:
-            continue
+    entries = [trial_entry(trial) for trial in trials]
+    retried = {entry.original for entry in entries if entry.original != entry.number}
+    to_retry = {entry.number for entry in entries if entry.state == "killed" and not {entry.original, entry.number} & retried}
+    unfinished = {trial.number for trial in trials if not trial.state.is_finished()}
+    needed = {trial_run_id(trials[number]) for number in unfinished | to_retry}
+    for run in {trial_run_id(trial) for trial in trials} - needed - {""}:
         for folder in (RESUME_CHECKPOINTS, LAST_CHECKPOINT) if run in best else (CHECKPOINTS_FOLDER,):
             shutil.rmtree(runs / run / folder, ignore_errors=True)
 

@@ -1,5 +1,6 @@
 """One trial: how each end of its training shows in the study and in the run."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,35 @@ def test_with_several_objectives_a_resumed_trial_continues_its_epochs(
     assert total_epochs(study) == 2  # for the budget, although Optuna stores no values of an epoch of such a study
     assert acquire(context.storage, study, 9).number == number
     assert run_trial(context, number, slots.slot_of(number)) == TrialResult("failed", None, "ValueError: after the resume", 2)
+
+
+def test_a_retry_that_starts_over_is_not_pruned_by_the_values_of_the_killed_trial(
+    context: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, calls = context.study, []
+
+    def fit(_config: Config, run: Run, _echo: Any, on_epoch: Any) -> None:
+        calls.append(run.id)
+        for epoch, value in ((1, 0.3), (2, 0.3), (3, 0.9)) if len(calls) == 1 else ((1, 0.3), (2, 0.9)):
+            run.log_metrics({"train/lr": 0.001}, epoch)
+            on_epoch(epoch, Metrics({OBJECTIVE: value}))
+            if len(calls) == 1 and epoch == 2:
+                raise KeyboardInterrupt
+        raise ValueError("the end")
+
+    monkeypatch.setattr("fr_ps.search.trial.fit", fit)
+    number, slots, _ = acquire(context.storage, study, 9)
+    assert number is not None
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(context, number, slots.slot_of(number))
+    release(context.storage, study, number)
+    better = dict.fromkeys((1, 2, 3), 0.8)
+    (stopped,) = study.get_trials()
+    study.add_trial(optuna.create_trial(params={}, distributions={}, value=0.8, intermediate_values=better))
+    shutil.rmtree(context.runs / trial_run_id(stopped))  # as on another machine
+    assert acquire(context.storage, study, 9).number == number
+    assert run_trial(context, number, slots.slot_of(number)) == TrialResult("failed", None, "ValueError: the end", 2)
+    assert calls[0] != calls[1]
 
 
 def test_the_pruner_ends_a_trial(context: WorkerContext, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -272,6 +272,24 @@ def test_a_result_counts_if_the_database_stores_it_while_the_worker_tries_again(
     assert one.stored(0).value == 0.75
 
 
+def test_a_lease_that_expires_just_before_the_result_is_stored_discards_the_result(
+    one: QueueUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert one.acquire() == 0
+    tell = one.study.tell
+
+    def expire_then_tell(*arguments: Any) -> None:
+        one.storage.rdb.set_trial_state_values(one.storage.trial_id(one.study, 0), TrialState.FAIL)
+        tell(*arguments)  # raises ValueError: Cannot tell a FAIL trial.
+
+    monkeypatch.setattr(one.study, "tell", expire_then_tell)
+    assert not one.finish(0, 0.75)
+    monkeypatch.setattr(one.study, "tell", tell)
+    assert one.acquire() == 1
+    with pytest.raises(ValueError, match="values"):  # another ValueError is none of these
+        finish_trial(one.storage, one.study, one.trial(1), [0.5, 0.5], TrialState.COMPLETE)
+
+
 def test_a_retry_that_a_killed_worker_did_not_add_is_added_by_the_next_one(one: QueueUser) -> None:
     """The trial is marked as failed only: Optuna's own callback runs in the process that marks it."""
     assert one.acquire() == 0

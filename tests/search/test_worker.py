@@ -7,8 +7,8 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from fr_ps.search.trial import RUN
-from fr_ps.search.trial_queue import OUTCOME
-from fr_ps.search.worker import remove_ended_checkpoints
+from fr_ps.search.trial_queue import EPOCHS, OUTCOME
+from fr_ps.search.worker import remove_ended_checkpoints, total_epochs
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,44 @@ def test_checkpoints_remain_only_where_a_trial_can_resume_from_them(
     (tmp_path / "ended" / "checkpoints" / "last").mkdir(parents=True)
     remove_ended_checkpoints(study, tmp_path)
     assert (tmp_path / "ended" / "checkpoints").exists() != is_removed
+
+
+@pytest.mark.parametrize("retry_run", ["killed", "other"], ids=["resumed", "started over in a new run"])
+@pytest.mark.parametrize(
+    ("state", "remaining"),
+    [
+        (TrialState.RUNNING, {"run of the retry"}),
+        (TrialState.WAITING, {"run of the retry"}),
+        (TrialState.PRUNED, set()),
+        (TrialState.FAIL, set()),
+    ],
+    ids=["running", "waiting", "pruned", "killed too"],
+)
+def test_the_checkpoints_of_a_killed_trial_remain_until_its_retry_ends(
+    tmp_path: Path, state: TrialState, remaining: set[str], retry_run: str
+) -> None:
+    study = optuna.create_study(direction="maximize")
+    study.add_trial(create_trial(state=TrialState.COMPLETE, value=0.9, user_attrs={RUN: "best", OUTCOME: "complete"}))
+    study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={RUN: "killed"}))
+    history = {"failed_trial": 1, "retry_history": [1]}
+    outcome = {OUTCOME: "pruned"} if state == TrialState.PRUNED else {}
+    study.add_trial(create_trial(state=state, user_attrs={RUN: retry_run} | outcome, system_attrs=history))
+    for run in ("killed", "other"):
+        (tmp_path / run / "checkpoints" / "last").mkdir(parents=True)
+    remove_ended_checkpoints(study, tmp_path)
+    left = {path.parent.name for path in tmp_path.glob("*/checkpoints")}
+    assert left - ({"other"} if retry_run == "killed" else set()) == {retry_run for _ in remaining}
+
+
+@pytest.mark.parametrize(("retry_run", "epochs"), [("killed", 5), ("other", 8)], ids=["resumed", "started over in a new run"])
+def test_the_budget_counts_every_trained_epoch_once(retry_run: str, epochs: int) -> None:
+    study = optuna.create_study(direction="maximize")
+    reported: dict[int, float] = {1: 0.5, 2: 0.5, 3: 0.5}
+    study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={RUN: "killed"}, intermediate_values=reported))
+    history = {"failed_trial": 0, "retry_history": [0]}
+    retry = create_trial(
+        state=TrialState.COMPLETE, value=0.5, user_attrs={RUN: retry_run, EPOCHS: 5}, system_attrs=history,
+        intermediate_values=reported | {4: 0.5, 5: 0.5},
+    )  # fmt: skip
+    study.add_trial(retry)
+    assert total_epochs(study) == epochs
