@@ -13,18 +13,18 @@ _POSITIONAL = ("folder", "session", "shell")
 """Arguments without a flag: of `init`, `data show` and `completion`."""
 
 
-def translate_error(message: str, command: str, rows: Mapping[str, Mapping[str, int]], accepted: Sequence[str]) -> str:
+def translate_error(message: str, command: str, lines: Mapping[str, Mapping[str, int]], accepted: Sequence[str]) -> str:
     """The message for the user in place of jsonargparse's `message`.
 
     Args:
         message: of jsonargparse.
         command: that was given.
-        rows: for each config file, its settings and their rows.
+        lines: for each config file, its settings and their lines.
         accepted: all flags that the command accepts, for suggestions.
     """
     if found := re.search(r"does not accept option '([^']+)'", message):
-        places = [f"{file}: row {of_file[found[1]]}" for file, of_file in rows.items() if found[1] in of_file]
-        return f"{', '.join(places or rows)}: {unknown_setting(found[1], command)}"
+        places = [f"{file}: line {of_file[found[1]]}" for file, of_file in lines.items() if found[1] in of_file]
+        return f"{', '.join(places or lines)}: {unknown_setting(found[1], command)}"
     if found := re.search(r"unrecognized arguments: --([\w.]+)", message):
         is_data_setting = found[1].split(".")[0] in ("data", "synthetic")
         has_data_settings = command in DATA_COMMANDS and command not in TABLE_COMMANDS
@@ -50,28 +50,28 @@ def translate_error(message: str, command: str, rows: Mapping[str, Mapping[str, 
     return re.sub(r'^Parser key "([^"]+)": ', r"\1: ", message)
 
 
-def add_location(message: str, rows: Mapping[str, Mapping[str, int]], parse_with_files: Callable[[int], object]) -> str:
-    """`message`, preceded by the file and row of the setting that it begins with, if the value of that setting is from a file.
+def add_location(message: str, lines: Mapping[str, Mapping[str, int]], parse_with_files: Callable[[int], object]) -> str:
+    """`message`, preceded by the file and line of the setting that it begins with, if the value of that setting is from a file.
 
     Args:
         message: of an error, as `optim.lr is 0; expected ...` (`check_setting`).
-        rows: for each config file, its settings and their rows. A file overrides those before it.
+        lines: for each config file, its settings and their lines. A file overrides those before it.
         parse_with_files: parses the settings of the first n files and the flags, and raises an InputError if they are wrong.
     """
-    if message.startswith(tuple(f"{file}: " for file in rows)):
+    if message.startswith(tuple(f"{file}: " for file in lines)):
         return message
     text = message.removeprefix("--")
-    named = [key for of_file in rows.values() for key in of_file if text.startswith((f"{key} is ", f"{key}: "))]
+    named = [key for of_file in lines.values() for key in of_file if text.startswith((f"{key} is ", f"{key}: "))]
     if not named:
         return message
     key = max(named, key=len)
-    count = len(rows) - 1
+    count = len(lines) - 1
     while count >= 0 and _message(parse_with_files, count) == message:
         count -= 1
     # `count` is now the largest number of files without this error, so the file after them causes it; or -1 if the error comes
     # without any file too, so that a flag causes it.
-    files = [file for file in list(rows)[: count + 1] if key in rows[file]]
-    return f"{files[-1]}: row {rows[files[-1]][key]}: {text}" if files else message
+    files = [file for file in list(lines)[: count + 1] if key in lines[file]]
+    return f"{files[-1]}: line {lines[files[-1]][key]}: {text}" if files else message
 
 
 def _message(parse_with_files: Callable[[int], object], count: int) -> str:

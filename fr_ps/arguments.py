@@ -14,7 +14,7 @@ from fr_ps.argument_errors import add_location, translate_error, unknown_setting
 from fr_ps.config import Config, without_removed
 from fr_ps.config.checks import MAX_BATCH, MAX_PROCESSES, MAX_STEPS
 from fr_ps.config.groups import DATA_COMMANDS, SEARCH_SETTING_GROUPS, SETTING_GROUPS
-from fr_ps.config.yaml_files import parse_search_space, read_settings_and_rows
+from fr_ps.config.yaml_files import parse_search_space, read_settings_and_lines
 from fr_ps.errors import InputError
 from fr_ps.help_text import HelpAllAction, help_text
 from fr_ps.tracking.run_folder import CONFIG_FILE, RUNS_FOLDER
@@ -68,7 +68,7 @@ class _ParseError(Exception):
 
 
 _SettingsOfFiles = dict[str, tuple[dict[str, Any], dict[str, int]]]
-"""Config file to its settings, and to the rows of these."""
+"""Config file to its settings, and to the lines in which they are: setting, such as `optim.lr`, to line number."""
 
 
 def add_switch(parser: ArgumentParser, name: str, help: str) -> None:
@@ -117,7 +117,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     - `--resume RUN` loads the `config.yaml` of that run. `resume` of the result is the name of its folder.
 
     Raises:
-        InputError: any error, in one line with the setting and its expected values, and the file and row of the setting.
+        InputError: any error, in one line with the setting and its expected values, and the file and line of the setting.
     """
     rest, run_folder = _extract_resume(argv)
     tokens, config_files = _normalize_flags(rest)
@@ -133,11 +133,11 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     words, flags = tokens[:depth], tokens[depth:]
     command = " ".join(words)
     files = _read_configs(config_files, command, tokens)
-    rows = {file: rows_of_file for file, (_, rows_of_file) in files.items()}
+    lines = {file: lines_of_file for file, (_, lines_of_file) in files.items()}
     # The settings of the files are passed as JSON text, which `--config` of jsonargparse accepts in place of a file name. Flags
     # come after them and override them.
     config_flags = [
-        f"--config={json.dumps(_select_settings(settings, command, file, rows[file]))}" for file, (settings, _) in files.items()
+        f"--config={json.dumps(_select_settings(settings, command, file, lines[file]))}" for file, (settings, _) in files.items()
     ]
 
     def parse_with_files(count: int, flags: Sequence[str]) -> Namespace:
@@ -145,7 +145,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         try:
             arguments = parser.instantiate(parser.parse_args(words + config_flags[:count] + list(flags)))
         except _ParseError as error:
-            raise InputError(translate_error(str(error), command, rows, _accepted_flags(parser, command))) from None
+            raise InputError(translate_error(str(error), command, lines, _accepted_flags(parser, command))) from None
         if command in ("train", "search"):
             training_config(arguments[command])  # checks the groups against each other
         return arguments
@@ -153,11 +153,11 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     try:
         arguments = parse_with_files(len(files), flags)
     except InputError as error:
-        # `add_location` parses again with fewer files. These flags are left out there: after a parse without error they would
-        # print and end the process.
+        # `add_location` parses again with fewer files. --print_config and --help are left out there: after a parse without error,
+        # they would print and end the process.
         printing = ("--print_config", "--help", "-h")
         checked_flags = [flag for flag in flags if not flag.startswith(printing)]
-        raise InputError(add_location(str(error), rows, lambda count: parse_with_files(count, checked_flags))) from None
+        raise InputError(add_location(str(error), lines, lambda count: parse_with_files(count, checked_flags))) from None
     if config_files:
         arguments[".".join([*words, "config"])] = config_files  # jsonargparse got their settings, not their names
     return arguments
@@ -224,7 +224,7 @@ def _extract_resume(argv: Sequence[str]) -> tuple[list[str], Path | None]:
 
 
 def _read_configs(config_files: Sequence[str], command: str, tokens: Sequence[str]) -> _SettingsOfFiles:
-    """The settings of each file, and their rows. A later file overrides those before it.
+    """The settings of each file, and their lines. A later file overrides those before it.
 
     For `search`, the file of the base training comes first, so that all others override it.
     """
@@ -256,7 +256,7 @@ def _quote_scalars(value: str) -> str:
     return json.dumps(found) if isinstance(found, (dict, list)) else value
 
 
-def _select_settings(settings: dict[str, Any], command: str, file: str, rows: Mapping[str, int]) -> dict[str, Any]:
+def _select_settings(settings: dict[str, Any], command: str, file: str, lines: Mapping[str, int]) -> dict[str, Any]:
     """The settings of a config file that `command` gets: all of them; for a data command only those that it accepts."""
     if command not in DATA_COMMANDS:
         return settings
@@ -267,20 +267,20 @@ def _select_settings(settings: dict[str, Any], command: str, file: str, rows: Ma
     given = list(settings) + [f"{group}.{name}" for group in SETTING_GROUPS for name in settings.get(group, {})]
     for key in given:
         if key not in known:
-            raise InputError(f"{file}: {f'row {rows[key]}: ' if key in rows else ''}{unknown_setting(key)}")
+            raise InputError(f"{file}: {f'line {lines[key]}: ' if key in lines else ''}{unknown_setting(key)}")
     data = {name: value for name, value in settings.get("data", {}).items() if name in DATA_COMMANDS[command]}
     return {"data": data, "synthetic": settings.get("synthetic", {})}
 
 
 def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Read the settings in a YAML file, and their rows. A key `optim.lr` becomes `lr` in the group `optim`.
+    """Read the settings in a YAML file, and their lines. A key `optim.lr` becomes `lr` in the group `optim`.
 
     Rejected are: a group that is not a mapping; a setting that is given both as `optim.lr` and within `optim`; a removed setting
     (`without_removed`); and a flag that is not a setting, such as `resume`, unless it is off (null or false).
 
     jsonargparse then checks names and types, and the config classes check the values.
     """
-    settings, rows = read_settings_and_rows(path)
+    settings, lines = read_settings_and_lines(path)
     settings = without_removed(settings, f"{path}: ")
     groups = SETTING_GROUPS | SEARCH_SETTING_GROUPS
     for key, value in settings.items():
@@ -292,13 +292,13 @@ def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     for key in [key for key in settings if key.count(".") == 1 and key.split(".")[0] in groups]:
         group, name = key.split(".")  # `data.root: x` is `data: {root: x}`
         if name in settings.get(group, {}):
-            where = f"{path}: row {rows[key]}" if key in rows else str(path)
+            where = f"{path}: line {lines[key]}" if key in lines else str(path)
             raise InputError(f"{where}: {key} is repeated, once within {group}; remove one of them")
         settings.setdefault(group, {})[name] = settings.pop(key)
     data = settings.get("data", {})
     if isinstance(data.get("modalities"), str):
         data["modalities"] = [data["modalities"]]
-    return settings, rows
+    return settings, lines
 
 
 def _accepted_flags(parser: ArgumentParser, command: str) -> list[str]:

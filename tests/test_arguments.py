@@ -210,7 +210,7 @@ def test_an_unknown_backbone_lists_the_backbones(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("model: {backbone: irse49}\n")
     from_flag, from_file = error_message("train", "--model.backbone", "irse49"), error_message("train", "--config", str(file))
-    assert from_file == f"{file}: row 1: {from_flag}"
+    assert from_file == f"{file}: line 1: {from_flag}"
     for message in (from_flag, from_file):
         assert "model.backbone is 'irse49'; expected one of " in message
         listed = message.partition("expected one of ")[2]
@@ -490,7 +490,7 @@ def test_an_unknown_key_in_a_study_is_named_with_file_and_choices(
 
 def test_an_unknown_key_in_the_base_is_named_with_that_file(study_file: Path, config_file: Path) -> None:
     config_file.write_text("optim: {lrr: 0.5}\n")
-    assert error_message("search", "--config", str(study_file)).startswith(f"{config_file}: row 1: unknown setting 'optim.lrr'")
+    assert error_message("search", "--config", str(study_file)).startswith(f"{config_file}: line 1: unknown setting 'optim.lrr'")
 
 
 def test_an_unknown_flag_of_search_is_named_with_the_settings_of_its_group() -> None:
@@ -503,7 +503,7 @@ def test_an_unknown_flag_of_search_is_named_with_the_settings_of_its_group() -> 
 
 
 @pytest.mark.parametrize(
-    ("written", "row", "error"),
+    ("written", "line", "error"),
     [
         ("optim:\n  clip: 2\n  lr: fast\n", 3, "optim.lr is 'fast'; expected a number"),
         ("optim:\n  clip: 2\n  lr: .inf\n", 3, "optim.lr is .inf; expected a finite number"),
@@ -513,13 +513,13 @@ def test_an_unknown_flag_of_search_is_named_with_the_settings_of_its_group() -> 
         ("device: tpu\n", 1, "device is 'tpu'; expected one of"),
     ],
 )
-def test_a_wrong_value_in_a_config_is_an_error_with_file_and_row(tmp_path: Path, written: str, row: int, error: str) -> None:
+def test_a_wrong_value_in_a_config_is_an_error_with_file_and_line(tmp_path: Path, written: str, line: int, error: str) -> None:
     file, other = tmp_path / "config.yaml", tmp_path / "other.yaml"
     file.write_text(written)
     other.write_text("optim: {weight_decay: 0.1}\n")
     for files in ([file], [file, other], [other, file]):
         message = error_message("train", *(f"--config={one}" for one in files))
-        assert message.startswith(f"{file}: row {row}: {error}")
+        assert message.startswith(f"{file}: line {line}: {error}")
 
 
 @pytest.fixture
@@ -539,12 +539,12 @@ def bad(tmp_path: Path) -> Path:
 def test_a_wrong_value_is_located_in_the_file_that_has_it(good: Path, bad: Path) -> None:
     for files in ([bad], [good, bad], [bad, good]):
         message = error_message("train", *(f"--config={file}" for file in files))
-        assert message == f"{bad}: row 2: optim.lr is 'fast'; expected a number"
-    assert error_message("train", f"--config={bad}", "--optim.lr=0.1").startswith(f"{bad}: row 2: optim.lr is 'fast'")
+        assert message == f"{bad}: line 2: optim.lr is 'fast'; expected a number"
+    assert error_message("train", f"--config={bad}", "--optim.lr=0.1").startswith(f"{bad}: line 2: optim.lr is 'fast'")
     bad.write_text("optim: {lr: -1}\n")
     last = bad.parent / "last.yaml"
     last.write_text("device: cpu\noptim: {lr: -1}\n")
-    assert error_message("train", *(f"--config={file}" for file in (bad, good, last))).startswith(f"{last}: row 2: optim.lr is ")
+    assert error_message("train", *(f"--config={file}" for file in (bad, good, last))).startswith(f"{last}: line 2: optim.lr is ")
     assert error_message("train", f"--config={bad}", f"--config={good}", "--optim.lr=-1").startswith("optim.lr is -1.0")
 
 
@@ -554,7 +554,7 @@ def test_a_wrong_value_of_a_flag_is_not_located_in_a_file(good: Path, flag: list
 
 
 @pytest.mark.parametrize(
-    ("written", "row", "error"),
+    ("written", "line", "error"),
     [
         ("device: cpu\nbatch:\n  <<: {people: 0}\n", 3, "batch.people is 0; expected"),
         ("train:\n  compile: true\nloss:\n  weighting: mgda\n", 2, "train.compile is True; expected false"),
@@ -590,13 +590,13 @@ def test_a_wrong_value_of_a_flag_is_not_located_in_a_file(good: Path, flag: list
         "unknown",
     ],
 )
-def test_the_row_is_that_of_the_value(tmp_path: Path, written: str, row: int, error: str) -> None:
+def test_the_line_is_that_of_the_value(tmp_path: Path, written: str, line: int, error: str) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(written)
-    assert error_message("train", f"--config={file}").startswith(f"{file}: row {row}: {error}")
+    assert error_message("train", f"--config={file}").startswith(f"{file}: line {line}: {error}")
 
 
-def test_a_repeated_setting_whose_row_is_not_kept_is_an_error_without_a_row(tmp_path: Path) -> None:
+def test_a_repeated_setting_whose_line_is_not_kept_is_an_error_without_a_line(tmp_path: Path) -> None:
     file, name = tmp_path / "config.yaml", "a" * 200
     file.write_text(f"optim: {{{name}: 1}}\noptim.{name}: 2\n")
     assert error_message("train", f"--config={file}").startswith(f"{file}: optim.{name} is repeated, once within optim")
@@ -605,7 +605,7 @@ def test_a_repeated_setting_whose_row_is_not_kept_is_an_error_without_a_row(tmp_
 def test_a_misspelt_setting_with_an_infinite_value_is_unknown(tmp_path: Path) -> None:
     file = tmp_path / "data"
     file.write_text("data: {root: x}\noptim:\n  lrr: .inf\n")
-    assert error_message("train", f"--config={file}").startswith(f"{file}: row 3: unknown setting 'optim.lrr'; ")
+    assert error_message("train", f"--config={file}").startswith(f"{file}: line 3: unknown setting 'optim.lrr'; ")
 
 
 def test_a_data_command_locates_a_wrong_value_and_reads_dotted_keys(tmp_path: Path) -> None:
@@ -613,11 +613,11 @@ def test_a_data_command_locates_a_wrong_value_and_reads_dotted_keys(tmp_path: Pa
     file.write_text("data: {root: x}\nsynthetic:\n  people: -1\n")
     for words in (["check"], ["show", "1/2"], ["summary"]):
         message = error_message("data", *words, f"--config={file}")
-        assert message.startswith(f"{file}: row 3: synthetic.people is -1; ")
+        assert message.startswith(f"{file}: line 3: synthetic.people is -1; ")
     file.write_text("data.root: x\n")
     assert parse_command_line(["data", "summary", f"--config={file}"]).data.summary.data.root == "x"
     file.write_text("data.rot: x\n")
-    assert error_message("data", "summary", f"--config={file}").startswith(f"{file}: row 1: unknown setting 'data.rot'; ")
+    assert error_message("data", "summary", f"--config={file}").startswith(f"{file}: line 1: unknown setting 'data.rot'; ")
 
 
 def test_the_rows_of_a_long_key_take_no_memory(tmp_path: Path) -> None:
@@ -636,7 +636,7 @@ def test_a_file_is_read_once(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_text, args=["optim: {lr: fast}\n"])
     writer.start()
-    assert error_message("train", f"--config={pipe}").startswith(f"{pipe}: row 1: optim.lr is 'fast'")
+    assert error_message("train", f"--config={pipe}").startswith(f"{pipe}: line 1: optim.lr is 'fast'")
     writer.join()
 
 
@@ -644,17 +644,17 @@ def test_a_wrong_value_of_the_base_file_of_a_study_is_located(tmp_path: Path) ->
     base, study = tmp_path / "base.yaml", tmp_path / "study.yaml"
     base.write_text("train:\n  epochs: many\n")
     study.write_text(f"base: {base}\n\nbudget: {{trials: 0}}\n")
-    assert error_message("search", f"--config={study}").startswith(f"{base}: row 2: train.epochs is 'many'; ")
+    assert error_message("search", f"--config={study}").startswith(f"{base}: line 2: train.epochs is 'many'; ")
     base.write_text("train:\n  epochs: 2\n")
-    assert error_message("search", f"--config={study}").startswith(f"{study}: row 3: budget.trials is 0; ")
+    assert error_message("search", f"--config={study}").startswith(f"{study}: line 3: budget.trials is 0; ")
     study.write_text(f"base: {base}\n\nafter: {{register: x}}\n")
-    assert error_message("search", f"--config={study}", "--after.seeds=0").startswith(f"{study}: row 3: after.register is 'x'; ")
+    assert error_message("search", f"--config={study}", "--after.seeds=0").startswith(f"{study}: line 3: after.register is 'x'; ")
     study.write_text(f"base: {base}\nspace:\n  optim.lr: {{low: .nan, high: 0.1}}\n")
     assert error_message("search", f"--config={study}").startswith(
-        f"{study}: row 3: space.optim.lr.low is .nan; expected a finite"
+        f"{study}: line 3: space.optim.lr.low is .nan; expected a finite"
     )
     study.write_text(f"base: {base}\n\nworkers: 0\n")
-    assert error_message("search", f"--config={study}").startswith(f"{study}: row 3: workers is 0; ")
+    assert error_message("search", f"--config={study}").startswith(f"{study}: line 3: workers is 0; ")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Settings from YAML files: text stays as written, and errors name file, row and key."""
+"""Settings from YAML files: text stays as written, and errors name file, line and key."""
 
 import time
 from pathlib import Path
@@ -83,25 +83,25 @@ def test_choices_and_conditions_have_the_type_of_their_setting() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("data:\n  folds: 2\n  root:\nname: x", ("row 3", "data.root is empty")),
-        ("data:", ("row 1", "data is empty")),
-        ("optim: {lr: null}", ("row 1", "optim.lr is null")),
-        ("space: {optim.lr: [1, ~]}", ("row 1", "space.optim.lr is ~")),
-        ("objectives:\n  val/identity/auc:", ("row 2", "objectives.val/identity/auc is empty")),
-        ("data: {root: a}\noptim: {lr: 1}\ndata: {folds: 3}", ("row 3", "data is repeated", "row 1")),
-        ("train:\n  epochs: 1\n  epochs: 2", ("row 3", "epochs is repeated", "row 2")),
-        ("? [a]\n: b", ("row 1", "a key is a list")),
+        ("data:\n  folds: 2\n  root:\nname: x", ("line 3", "data.root is empty")),
+        ("data:", ("line 1", "data is empty")),
+        ("optim: {lr: null}", ("line 1", "optim.lr is null")),
+        ("space: {optim.lr: [1, ~]}", ("line 1", "space.optim.lr is ~")),
+        ("objectives:\n  val/identity/auc:", ("line 2", "objectives.val/identity/auc is empty")),
+        ("data: {root: a}\noptim: {lr: 1}\ndata: {folds: 3}", ("line 3", "data is repeated", "line 1")),
+        ("train:\n  epochs: 1\n  epochs: 2", ("line 3", "epochs is repeated", "line 2")),
+        ("? [a]\n: b", ("line 1", "a key is a list")),
         ("data: &x {root: *x}", ("contains itself",)),
-        ("data: {root: !!python/object:os.system x}", ("row 1", "python/object")),
-        ("data: !mine {root: x}", ("row 1", "!mine")),
-        ("optim: {lr: !!int ''}", ("row 1", "'' does not fit its tag tag:yaml.org,2002:int; remove the tag")),
-        ("train: {ema: !!bool x}", ("row 1", "'x' does not fit its tag tag:yaml.org,2002:bool")),
-        ("schedule: {lowest: !!timestamp x}", ("row 1", "'x' does not fit its tag tag:yaml.org,2002:timestamp")),
-        (f"train: {{seed: {'1' * 5000}}}", ("row 1", "train.seed")),
-        ('data: {root: "a\\0b"}', ("row 1", "data.root", "null character")),
+        ("data: {root: !!python/object:os.system x}", ("line 1", "python/object")),
+        ("data: !mine {root: x}", ("line 1", "!mine")),
+        ("optim: {lr: !!int ''}", ("line 1", "'' does not fit its tag tag:yaml.org,2002:int; remove the tag")),
+        ("train: {ema: !!bool x}", ("line 1", "'x' does not fit its tag tag:yaml.org,2002:bool")),
+        ("schedule: {lowest: !!timestamp x}", ("line 1", "'x' does not fit its tag tag:yaml.org,2002:timestamp")),
+        (f"train: {{seed: {'1' * 5000}}}", ("line 1", "train.seed")),
+        ('data: {root: "a\\0b"}', ("line 1", "data.root", "null character")),
         ("[1, 2]", ("list found",)),
         ("data: {", ("not readable as YAML",)),
-        (f"name: {'[' * 5000}{']' * 5000}", ("row 1", "levels deep")),
+        (f"name: {'[' * 5000}{']' * 5000}", ("line 1", "levels deep")),
         ("name: [" + "x," * 3 * MAX_VALUES + "]", ("values",)),
     ],
     ids=lambda value: str(value)[:30],

@@ -73,7 +73,7 @@ def check_types(config: object, group: str) -> None:
 
 
 def is_finite_number(value: object) -> bool:
-    """Whether `value` is a number that a float can hold. A boolean is none."""
+    """Whether `value` is a number that a float can hold. A boolean does not count as a number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     try:

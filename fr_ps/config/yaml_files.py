@@ -1,4 +1,4 @@
-"""Reads settings from YAML, with limits on size; errors name file, row and key. Text settings are not converted."""
+"""Reads settings from YAML, with limits on size; errors name file, line and key. Text settings are not converted."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
@@ -16,7 +16,7 @@ MAX_BYTES = 1 << 20
 MAX_VALUES = 20_000
 """Largest number of YAML nodes of a file: keys, scalars, lists and mappings. Each use of an alias counts."""
 _MAX_KEY = 200
-"""Largest length of a key, as `optim.lr`, whose row is kept. A key begins with the name of its group, so thousands of settings
+"""Largest length of a key, as `optim.lr`, whose line is kept. A key begins with the name of its group, so thousands of settings
 of a group with a very long name would fill the memory."""
 MAX_DEPTH = 32
 _NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
@@ -38,11 +38,11 @@ def read_settings(path: Path) -> dict[str, Any]:
         InputError: the file is missing, unreadable, too large or not YAML, a key is repeated, or a setting has no value or a
             number that is not finite.
     """
-    return read_settings_and_rows(path)[0]
+    return read_settings_and_lines(path)[0]
 
 
-def read_settings_and_rows(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """The settings as `read_settings` returns them, and a mapping from each setting, such as `optim.lr`, to its row."""
+def read_settings_and_lines(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """The settings as `read_settings` returns them, and a mapping from each setting, such as `optim.lr`, to its line."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -64,12 +64,12 @@ def parse_settings(text: str, where: str) -> dict[str, Any]:
 
 
 def _parse_settings(text: str, where: str) -> tuple[dict[str, Any], dict[str, int]]:
-    tree, rows = _parse(text, where, _SETTINGS)
+    tree, lines = _parse(text, where, _SETTINGS)
     if tree is None:
         return {}, {}
     if not isinstance(tree, dict):
         raise InputError(f"{where}: {type(tree).__name__} found; expected settings as `data: {{root: ...}}`")
-    return tree, rows
+    return tree, lines
 
 
 def parse_search_space(text: str) -> Any:
@@ -78,7 +78,7 @@ def parse_search_space(text: str) -> Any:
 
 
 def _parse(text: str, where: str, schema: Any) -> tuple[Any, dict[str, int]]:
-    """The value of the YAML `text`, and the row of each key in it, the keys of nested mappings being joined by dots."""
+    """The value of the YAML `text`, and the line of each key in it, the keys of nested mappings being joined by dots."""
     try:
         _check_size(text, where)
         loader = yaml.SafeLoader(text)
@@ -87,7 +87,7 @@ def _parse(text: str, where: str, schema: Any) -> tuple[Any, dict[str, int]]:
             return None, {}
         builder = _SettingsBuilder(loader, where)
         builder.check(node)
-        return builder.build(node, schema, ""), builder.rows
+        return builder.build(node, schema, ""), builder.lines
     except yaml.YAMLError as error:
         raise InputError(f"{where}: not readable as YAML ({one_line(error)}); correct it there") from None
 
@@ -102,9 +102,9 @@ def _check_size(text: str, where: str) -> None:
             raise InputError(f"{where}: has more than {MAX_VALUES} values; expected fewer")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            row = event.start_mark.line + 1 if event.start_mark else 0
+            line = event.start_mark.line + 1 if event.start_mark else 0
             raise InputError(
-                f"{where}: row {row}: nested more than {MAX_DEPTH} levels deep; expected `group: {{setting: value}}`"
+                f"{where}: line {line}: nested more than {MAX_DEPTH} levels deep; expected `group: {{setting: value}}`"
             )
 
 
@@ -134,12 +134,12 @@ class _SettingsBuilder:
         where: file or flag, for errors.
 
     Attributes:
-        rows: key of each value that was built, such as `optim.lr`, to its row; without keys of more than `_MAX_KEY` characters.
+        lines: key of each value that was built, such as `optim.lr`, to its line; without keys of more than `_MAX_KEY` characters.
     """
 
     def __init__(self, loader: yaml.SafeLoader, where: str) -> None:
         self.loader, self.where = loader, where
-        self.rows: dict[str, int] = {}
+        self.lines: dict[str, int] = {}
 
     def check(self, node: Node) -> None:
         """Check for repeated keys, unknown tags, self-references and more than `MAX_VALUES` values, aliases included."""
@@ -163,13 +163,13 @@ class _SettingsBuilder:
         return sizes[id(node)]
 
     def _check_unique_keys(self, node: MappingNode) -> None:
-        rows: dict[str, int] = {}
+        lines: dict[str, int] = {}
         for key, _ in node.value:
             if not isinstance(key, ScalarNode):
                 raise InputError(f"{self._location(key)}: a key is a list or a mapping; expected the name of a setting")
-            if key.value in rows:
-                raise InputError(f"{self._location(key)}: {key.value} is repeated (first in row {rows[key.value]}); merge both")
-            rows[key.value] = key.start_mark.line + 1
+            if key.value in lines:
+                raise InputError(f"{self._location(key)}: {key.value} is repeated (first in line {lines[key.value]}); merge both")
+            lines[key.value] = key.start_mark.line + 1
 
     def build(self, node: Node, schema: Any, key: str) -> Any:
         """The value of a checked `node`, built from its parts, each with its own schema.
@@ -188,12 +188,12 @@ class _SettingsBuilder:
         if isinstance(node, SequenceNode):
             return [self.build(child, _item_schema(schema), key) for child in node.value]
         assert isinstance(node, MappingNode)
-        self.loader.flatten_mapping(node)  # merged keys come first: a later key overrides their value and row
+        self.loader.flatten_mapping(node)  # merged keys come first: a later key overrides their value and line
         tree = {}
         for name, value in node.value:
             inner_key = f"{key}.{name.value}" if key else name.value
             if len(inner_key) <= _MAX_KEY:
-                self.rows[inner_key] = name.start_mark.line + 1
+                self.lines[inner_key] = name.start_mark.line + 1
             tree[name.value] = self.build(value, _value_schema(schema, name.value), inner_key)
         return tree
 
@@ -234,7 +234,7 @@ class _SettingsBuilder:
             raise InputError(f"{self._location(node)}: {key} is {node.value or 'empty'}; give it a value, or remove it")
 
     def _location(self, node: Node) -> str:
-        return f"{self.where}: row {node.start_mark.line + 1}"
+        return f"{self.where}: line {node.start_mark.line + 1}"
 
 
 def _children(node: Node) -> Iterator[Node]:

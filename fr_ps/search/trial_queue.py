@@ -114,7 +114,7 @@ def finish_trial(
                 try:
                     study.tell(trial, values, state)
                     return True
-                except (UpdateFinishedTrialError, ValueError):  # two ways in which `tell` reports that the trial has just ended
+                except (UpdateFinishedTrialError, ValueError):  # both are raised for a trial that has ended
                     if stored_state() == TrialState.RUNNING:
                         raise
             return was_sent_before and stored_state() == state  # the database stored an earlier attempt, whose reply was lost

@@ -275,9 +275,9 @@ def curves_figure(curves: Curves, title: str, names: Sequence[str], logarithmic:
 def learning_rate_figure(
     lr_at: Callable[[int], float], logged_rates: Mapping[int, float], epochs: int, steps_per_epoch: int
 ) -> Figure:
-    """The learning rate of each step over the epochs.
+    """The learning rate of each step over the epochs, by the schedule of `lr_at`.
 
-    An epoch that was trained with another schedule, before a resume that changed it, has one point: the rate of its last step.
+    An epoch whose logged rate differs from that schedule, which a resume has changed, has one point: the logged rate.
 
     Args:
         lr_at: from `build_schedule`.
