@@ -145,26 +145,24 @@ class CrossValidation:
         return [Embedded(rows, embeddings[:, rows]) for rows in tested], ""
 
     def split(self, parts: DataConfig) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the training subjects, and those of the test subjects that are compared."""
-        labels = self.dataset.labels
-        split = make_split(labels, parts)
-        return self._trained(labels, split.train), self.compared(labels, split.test)
-
-    def compared(self, labels: Labels, rows: np.ndarray) -> np.ndarray:
-        """Those of the `rows` of a table that have the value of `tested`.
+        """Rows of the training subjects, and those of the test subjects that are compared.
 
         Raises:
-            InputError: there is none.
+            InputError: no test session of the fold has the value of `tested`.
         """
-        if not self.tested:
-            return rows
-        found = rows[_has_value(labels, self.tested)[rows]]
-        if not len(found):
+        labels = self.dataset.labels
+        split = make_split(labels, parts)
+        tested = self.compared(labels, split.test)
+        if not len(tested):
             raise InputError(
                 f"--tested {self.tested}: no test session of one of the folds has this value; expected a value that more "
                 "subjects have, or fewer folds"
             )
-        return found
+        return self._trained(labels, split.train), tested
+
+    def compared(self, labels: Labels, rows: np.ndarray) -> np.ndarray:
+        """Those of the `rows` of a table that have the value of `tested`."""
+        return rows[_has_value(labels, self.tested)[rows]] if self.tested else rows
 
     def _trained(self, labels: Labels, rows: np.ndarray) -> np.ndarray:
         """Those of the `rows` of a table that do not have the value of `untrained`."""

@@ -179,8 +179,8 @@ def _baseline_verdict(compared: Mapping[str, list[Difference]], warped: bool) ->
     if auc.better == "second":
         return Verdict("worse", f"{maps}the network loses to the {baselines}: {numbers}")
     if abs(auc.value) <= ROUNDING_ERROR:
-        both_one = ", and no AUC can exceed 1" if auc.second > 1 - ROUNDING_ERROR else ""
-        return Verdict("neither", f"{maps}the network is as good as the {baselines}{both_one}: {numbers}")
+        both_one = ", and no AUC exceeds 1" if auc.second > 1 - ROUNDING_ERROR else ""
+        return Verdict("neither", f"{maps}the network has the same AUC as the best of the {baselines}{both_one}: {numbers}")
     side = "above" if auc.value > 0 else "below"
     why = "the interval includes zero" if auc.has_interval else "the difference has no interval"
     return Verdict("neither", f"{maps}the network is {side} the {baselines}, but not significantly ({why}): {numbers}")

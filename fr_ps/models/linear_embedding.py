@@ -75,7 +75,7 @@ class LinearEmbedding(nn.Module):
         self.registration_correction.copy_(correction)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        """Also loads older models, whose registration has no correction.
+        """Also loads older models, whose registration has no correction, and a newer one after an older one.
 
         The oldest of them lack `registration_constants` too. With normals, their registration compares only these.
         """
@@ -90,8 +90,9 @@ class LinearEmbedding(nn.Module):
                 if face.shape == _face_shape(oldest):
                     self.compared = oldest
                     state_dict.setdefault(f"{prefix}registration_constants", torch.tensor(OLD_CONSTANTS))
-            self.mean_face = self.means.new_zeros(_face_shape(self.compared))
-            self.registration_correction = self.means.new_zeros(correction_size)
+            for name, size in (("mean_face", _face_shape(self.compared)), ("registration_correction", correction_size)):
+                if self.get_buffer(name).shape != size:
+                    setattr(self, name, self.means.new_zeros(size))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def features(self, maps: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:

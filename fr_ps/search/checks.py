@@ -62,11 +62,12 @@ def require_effect(space: Space, base: Config) -> None:
     dimensions = {one.name: one for one in space.dimensions}
     for dimension in space.dimensions:
         for condition in CONDITIONS.get(dimension.name, ()):
-            failing = [config for config in _possible_configs(dimension, condition, space, base) if not condition.holds(config)]
+            configs = _possible_configs(dimension, condition, space, base)
+            failing = next((config for config in configs if not condition.holds(config)), None)
             if failing:
                 raise InputError(
                     f"space.{dimension.name}: has an effect only where {condition.text}, but some trials have "
-                    f"{_failing_settings(failing[0], condition, dimensions)}; "
+                    f"{_failing_settings(failing, condition, dimensions)}; "
                     f"{_suggested_when(dimension, condition, dimensions, base)}"
                 )
 
@@ -74,11 +75,12 @@ def require_effect(space: Space, base: Config) -> None:
 def _possible_configs(dimension: Dimension, condition: Condition, space: Space, base: Config) -> Iterator[Config]:
     """Configs of trials in which the dimension is active.
 
-    It varies the dimension, the searched settings in `condition.settings`, and the ancestors of all these: one config for each
-    combination of their `_values_to_try`, except combinations that are invalid, up to `_MAX_COMBINATIONS`.
+    It varies the parents of the dimension, the searched settings in `condition.settings`, and the ancestors of all these: one
+    config for each combination of their `_values_to_try`, except combinations that are invalid, up to `_MAX_COMBINATIONS`. The
+    dimension itself keeps the value of the base, unless it is one of these.
     """
-    varied = _add_ancestors({dimension.name, *condition.settings}, space)
-    combinations = (params for params in _combinations(varied, {}) if dimension.name in params)
+    varied = _add_ancestors({*dimension.when, *condition.settings}, space)
+    combinations = (params for params in _combinations(varied, {}) if dimension.is_active(params))
     for params in itertools.islice(combinations, _MAX_COMBINATIONS):
         try:
             yield with_settings(base, params_to_settings(params))

@@ -184,7 +184,10 @@ def _open_run(context: WorkerContext, trial: optuna.Trial) -> AbstractContextMan
             folder, context.echo, timeout=_DELIVERY_TIMEOUT, system_metrics=system_metrics, interrupt_ends_wait=False
         )
     run_id = new_run_id()
-    with_database_retries(lambda: _set_attributes(trial, {RUN: run_id, HOST: socket.gethostname()}))
+    attributes: dict[str, str | int] = {RUN: run_id, HOST: socket.gethostname()}
+    if earlier:  # the epochs of the earlier run, which a retry inherits, are not those of the new run
+        attributes[EPOCHS] = 0
+    with_database_retries(lambda: _set_attributes(trial, attributes))
     name = f"{context.study.study_name}-{trial.number:03d}"
     return start_run(
         name,
@@ -250,19 +253,22 @@ class _EpochReporter:
         stored = with_database_retries(
             lambda: context.storage.rdb.get_trial(context.storage.trial_id(context.study, trial.number))
         )
-        # Of this run before a resume; or of the run of a killed trial, which this trial retries in a new run.
-        self.epochs_reported_before = set(stored.intermediate_values)
         self.epoch = max(run.metric_history.get(_EPOCH_METRIC, {}), default=0)
+        self.epochs_reported_before = set(stored.intermediate_values)
+        # A trial that starts over in a new run has the reported values of its earlier run.
+        self.starts_over = bool(self.epochs_reported_before) and not self.epoch
+        self.stores_epochs = EPOCHS in stored.user_attrs
 
     def __call__(self, epoch: int, validation: Metrics) -> None:
         self.epoch = max(self.epoch, epoch)
         value = validation.values.get(self.reported_metric) if self.reported_metric else None
-        if value is None or self.epochs_reported_before:
-            # The reported epochs are not those of this run, so `worker.total_epochs` needs their number as an attribute.
+        if value is None or self.stores_epochs:
+            # `worker.total_epochs` cannot take the number from the reported values: there are none, or also those of another run.
             with_database_retries(lambda: self.trial.set_user_attr(EPOCHS, self.epoch))
-        if value is None or epoch in self.epochs_reported_before:
+        if value is None or (self.starts_over and epoch in self.epochs_reported_before):
             return
-        with_database_retries(lambda: self.trial.report(value, epoch))
+        if epoch not in self.epochs_reported_before:
+            with_database_retries(lambda: self.trial.report(value, epoch))
         if with_database_retries(self.trial.should_prune):
             raise _Pruned
 

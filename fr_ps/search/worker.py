@@ -126,7 +126,10 @@ def hours_or_epochs_exhausted(spec: StudySpec, study: optuna.Study, started_at: 
 
 
 def total_epochs(study: optuna.Study) -> int:
-    """Trained epochs of all trials together, running and killed ones included."""
+    """Trained epochs of all trials together, running and killed ones included.
+
+    Of a trial that was interrupted and starts over on another machine, only those of the later run.
+    """
     trials = study.get_trials(deepcopy=False)
     # A retry that resumes the run of the killed trial has the epochs of that trial too.
     resumed = {
@@ -136,7 +139,7 @@ def total_epochs(study: optuna.Study) -> int:
         if trial_run_id(trial) == trial_run_id(trials[number])
     }
     return sum(
-        int(trial.user_attrs.get(EPOCHS, 0)) or max(trial.intermediate_values, default=0)  # or the last reported epoch
+        int(trial.user_attrs.get(EPOCHS, max(trial.intermediate_values, default=0)))  # or the last reported epoch
         for trial in trials
         if trial.number not in resumed
     )

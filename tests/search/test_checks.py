@@ -157,6 +157,19 @@ def test_the_base_value_of_a_setting_counts_only_in_trials_that_do_not_sample_it
         check(space, loss__adversarial=0.0)
 
 
+def test_a_setting_whose_values_are_invalid_where_it_has_no_effect_is_an_error_too(rejected: AssertRejected) -> None:
+    """With one modality, a dropout above 0 is invalid: such trials would end without training."""
+    space = {"data.modalities": [["albedo"], ["albedo", "normal"]], "fusion.dropout": [0.1, 0.3]}
+    with rejected("space.fusion.dropout", 'write when: {data.modalities: [["albedo", "normal"]]}'):
+        check(space, data__modalities=("albedo", "normal"))
+
+
+def test_many_values_of_the_setting_itself_do_not_hide_those_of_another_one(rejected: AssertRejected) -> None:
+    space = {"model.adversaries": ["rest", "identity", "off"], "loss.reversal": [number / 6000 for number in range(6000)]}
+    with rejected("space.loss.reversal", "model.adversaries off"):
+        check(space)
+
+
 def test_a_setting_is_checked_in_the_trials_of_each_value_of_its_grandparents(rejected: AssertRejected) -> None:
     space: dict[str, Any] = {
         "model.fsm": [True, False],

@@ -205,6 +205,39 @@ def test_a_retry_that_starts_over_is_not_pruned_by_the_values_of_the_killed_tria
     assert acquire(context.storage, study, 9).number == number
     assert run_trial(context, number, slots.slot_of(number)) == TrialResult("failed", None, "ValueError: the end", 2)
     assert calls[0] != calls[1]
+    assert total_epochs(study) == 2 + 3  # of the second run, and of the trial that was added
+
+
+def test_a_resumed_trial_is_pruned_at_an_epoch_that_it_reported_before(
+    context: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was killed after its report of epoch 3, before the pruner decided."""
+    study, calls = context.study, []
+    study.add_trial(optuna.create_trial(value=0.8, intermediate_values=dict.fromkeys((1, 2, 3), 0.8)))
+
+    def fit(_config: Config, run: Run, _echo: Any, on_epoch: Any) -> None:
+        calls.append(run.id)
+        for epoch in (1, 2, 3) if len(calls) == 1 else (3,):
+            run.log_metrics({"train/lr": 0.001}, epoch)
+            on_epoch(epoch, Metrics({OBJECTIVE: 0.3}))
+
+    def should_prune(trial: optuna.Trial) -> bool:
+        if 3 in trial.study.trials[trial.number].intermediate_values:
+            raise KeyboardInterrupt
+        return False
+
+    monkeypatch.setattr("fr_ps.search.trial.fit", fit)
+    number, slots, _ = acquire(context.storage, study, 9)
+    assert number is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Trial, "should_prune", should_prune)
+        with pytest.raises(KeyboardInterrupt):
+            run_trial(context, number, slots.slot_of(number))
+    release(context.storage, study, number)
+    assert acquire(context.storage, study, 9).number == number
+    result = run_trial(context, number, slots.slot_of(number))
+    assert result is not None
+    assert (result.outcome, result.reason, calls[0] == calls[1]) == ("pruned", "by median after epoch 3", True)
 
 
 def test_the_pruner_ends_a_trial(context: WorkerContext, monkeypatch: pytest.MonkeyPatch) -> None:

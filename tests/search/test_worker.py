@@ -38,17 +38,12 @@ def test_checkpoints_remain_only_where_a_trial_can_resume_from_them(
 
 @pytest.mark.parametrize("retry_run", ["killed", "other"], ids=["resumed", "started over in a new run"])
 @pytest.mark.parametrize(
-    ("state", "remaining"),
-    [
-        (TrialState.RUNNING, {"run of the retry"}),
-        (TrialState.WAITING, {"run of the retry"}),
-        (TrialState.PRUNED, set()),
-        (TrialState.FAIL, set()),
-    ],
+    ("state", "is_kept"),
+    [(TrialState.RUNNING, True), (TrialState.WAITING, True), (TrialState.PRUNED, False), (TrialState.FAIL, False)],
     ids=["running", "waiting", "pruned", "killed too"],
 )
-def test_the_checkpoints_of_a_killed_trial_remain_until_its_retry_ends(
-    tmp_path: Path, state: TrialState, remaining: set[str], retry_run: str
+def test_after_a_retry_only_its_own_checkpoints_remain_and_only_until_it_ends(
+    tmp_path: Path, state: TrialState, is_kept: bool, retry_run: str
 ) -> None:
     study = optuna.create_study(direction="maximize")
     study.add_trial(create_trial(state=TrialState.COMPLETE, value=0.9, user_attrs={RUN: "best", OUTCOME: "complete"}))
@@ -56,21 +51,24 @@ def test_the_checkpoints_of_a_killed_trial_remain_until_its_retry_ends(
     history = {"failed_trial": 1, "retry_history": [1]}
     outcome = {OUTCOME: "pruned"} if state == TrialState.PRUNED else {}
     study.add_trial(create_trial(state=state, user_attrs={RUN: retry_run} | outcome, system_attrs=history))
-    for run in ("killed", "other"):
+    for run in {"killed", retry_run}:
         (tmp_path / run / "checkpoints" / "last").mkdir(parents=True)
     remove_ended_checkpoints(study, tmp_path)
-    left = {path.parent.name for path in tmp_path.glob("*/checkpoints")}
-    assert left - ({"other"} if retry_run == "killed" else set()) == {retry_run for _ in remaining}
+    assert [path.parent.name for path in tmp_path.glob("*/checkpoints")] == ([retry_run] if is_kept else [])
 
 
-@pytest.mark.parametrize(("retry_run", "epochs"), [("killed", 5), ("other", 8)], ids=["resumed", "started over in a new run"])
-def test_the_budget_counts_every_trained_epoch_once(retry_run: str, epochs: int) -> None:
+@pytest.mark.parametrize(
+    ("retry_run", "attributes", "epochs"),
+    [("killed", {EPOCHS: 5}, 5), ("killed", {}, 5), ("other", {EPOCHS: 5}, 8), ("other", {EPOCHS: 0}, 3)],
+    ids=["resumed", "resumed and running", "started over", "just started over"],
+)
+def test_the_budget_counts_every_trained_epoch_once(retry_run: str, attributes: dict[str, int], epochs: int) -> None:
     study = optuna.create_study(direction="maximize")
     reported: dict[int, float] = {1: 0.5, 2: 0.5, 3: 0.5}
     study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={RUN: "killed"}, intermediate_values=reported))
     history = {"failed_trial": 0, "retry_history": [0]}
     retry = create_trial(
-        state=TrialState.COMPLETE, value=0.5, user_attrs={RUN: retry_run, EPOCHS: 5}, system_attrs=history,
+        state=TrialState.RUNNING, user_attrs={RUN: retry_run} | attributes, system_attrs=history,
         intermediate_values=reported | {4: 0.5, 5: 0.5},
     )  # fmt: skip
     study.add_trial(retry)
