@@ -35,7 +35,7 @@ class ModelConfig:
         reduction: bottleneck factor of the feature separation modules: 14 x channels -> channels x 14 / reduction ->
             channels. 16 in the original, whose five modules have 17 M parameters.
         adversaries: input of each attribute's discriminator, behind a gradient reversal: rest: the features that remain after
-            its attribute is split off; identity: the identity features, the last of these; off: no discriminators.
+            its attribute is split off; identity: those that remain after the last attribute is split off; off: no discriminators.
         attribute_channels: dimension to which a learned FC layer, with BN and PReLU, reduces each attribute's embedding;
             0: no such layer, the dimension is model.channels.
         embedding: identity embedding of a branch: mean: BN, then the mean over the identity features; flatten: ArcFace's head:
@@ -43,9 +43,9 @@ class ModelConfig:
             maps' size only.
         identity_channels: dimension of the identity embedding of embedding=flatten; 0: model.channels.
         dropout: probability that embedding=flatten drops a feature in training.
-        albedo: normalisation of the albedo inside the network: mean: divided by its mean, less 1; log: y =
-            log(albedo + a tenth of the mean albedo), minus the median of y; the result is divided by its mean absolute value and
-            clamped to -4 to 4.
+        albedo: normalisation of the albedo inside the network: mean: divided by its mean, less 1; log: from
+            y = log(albedo + a tenth of the mean albedo) its median is subtracted; the difference is divided by its mean absolute
+            value and clamped to -4 to 4.
         input_size: side to which the maps are resampled inside the network, in pixels, at most that of the maps; 0: as they are.
         flip_average: whether embeddings and logits of attributes are averaged over the maps and their mirror images, outside
             training. It doubles the cost of a prediction.

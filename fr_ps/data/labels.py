@@ -119,7 +119,8 @@ def read_labels(path: Path, encoding: LabelForm = "auto", classes: Classes | Non
     Args:
         path: CSV with the columns id, session, Gender, Spectacles, Facial_Hair, Pose, Emotion; further columns are kept.
         encoding: of the attributes. `auto` detects it: `encoded` if every filled cell is 0 or 1; `reduced` (the original
-            project's final_dataset.csv) if Gender is text and Pose contains only 1 and 2 (2 means `turned`); else `raw`.
+            project's final_dataset.csv) if Gender is text and the values of Pose are 1 and 2, both present (2 is `turned`);
+            else `raw`.
         classes: classes of raw values that replace the default ones of their attributes.
 
     Raises:

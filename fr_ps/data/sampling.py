@@ -13,9 +13,9 @@ def pk_batches(
 ) -> list[np.ndarray]:
     """P x K batches of one epoch: each contains `sessions` (K) rows of each of `subjects_per_batch` (P) different subjects.
 
-    Subjects are sampled round-robin, so each is seen equally often, whatever its number of sessions; the sessions of a subject
-    likewise. A subject with fewer than K sessions repeats some in a batch. If a subject's number of sessions is
-    not a multiple of K, a pass over its sessions can end, and the next begin, within a batch, which can then contain a session
+    Subjects are sampled round-robin, so each is seen equally often, whatever its number of sessions. The sessions of one subject
+    are sampled round-robin too. A subject with fewer than K sessions repeats some in a batch. If a subject's number of sessions
+    is not a multiple of K, a pass over its sessions can end, and the next begin, within a batch, which can then contain a session
     twice. With fewer than P subjects, a batch contains all of them.
 
     Args:

@@ -12,8 +12,8 @@ def supervised_contrastive(embeddings: Tensor, targets: Tensor, temperature: flo
 
     p_ij is the softmax, over all other samples j, of cos(i, j) / temperature, and P(i) are the other samples of i's subject.
     The loss of sample i is (the mean over j in P(i) of -log p_ij) - log |P(i)|, the divergence of p_i from the uniform
-    distribution over P(i). The result is the mean over the samples whose P(i) is not empty. Without the term log |P(i)|, which
-    has no gradient, the loss would not vanish when the task is solved, as a weighting of tasks by their losses requires.
+    distribution over P(i). The result is the mean over the samples whose P(i) is not empty. The term log |P(i)|
+    has no gradient. With it the loss vanishes when the task is solved, as a weighting of tasks by their losses requires.
 
     Args:
         embeddings: (B, C), of any norms.

@@ -111,8 +111,8 @@ class GradientWeighting(Weighting):
 def gradient_method(name: str, cagrad_c: float) -> WeightingMethod:
     """The weighting method `name`.
 
-    If the gradients are equally long and orthogonal, each weight is 1 (CAGrad: 1 + c), as with fixed weights, so the same
-    learning rate and adversaries fit. In other cases the sum of the weights depends on the method.
+    If the gradients are equally long and orthogonal, each weight is 1 (CAGrad: 1 + c), so that the settings
+    of the learning rate and of the adversaries need no change. In other cases the sum of the weights depends on the method.
 
     For two tasks or more the method finds a vector d. For a small step along -d, to first order,
 

@@ -16,7 +16,8 @@ _BLOCK = 1 << 14
 class MarginLoss(nn.Module, ABC):
     """Mean cross-entropy of scaled cosines, with a margin on the cosine to the true subject.
 
-    A subclass defines `apply_margin`, and `penalty` and `saturated` where it has them.
+    A subclass defines `apply_margin`. It overrides `penalty` if the norms add a term to the loss, and `saturated` if norms are
+    clamped.
 
     Args:
         channels: C of the embedding.
@@ -27,9 +28,9 @@ class MarginLoss(nn.Module, ABC):
 
     Attributes:
         weight: the class centres, one row per subject, not normalised.
-        sampled: (rows,) the subject of each row of `weight`, ascending, in a step that trains a sample of the centres
-            (`fr_ps.training.sampled_centres`), of which a process holds the subjects in its `part`. In other steps, `sampled` is
-            None, and `weight` has one row for each subject, or with `part` for each subject in it.
+        sampled: in a step that trains a sample of the centres (`fr_ps.training.sampled_centres`): (rows,) the subject of each row
+            of `weight`, ascending, all of them in `part` if it is set. None in other steps, in which `weight` has one row for
+            each subject; if `part` is set, for each subject in `part`.
     """
 
     weight: nn.Parameter

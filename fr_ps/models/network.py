@@ -29,8 +29,8 @@ class NetworkOutput(NamedTuple):
         adversarial: attribute to (B, classes) logits of its adversarial discriminator.
         shared: branch to the (B, channels, h, w) feature map from which all its embeddings are made.
         branch_embeddings: branch to its own (B, width of the branch) identity embedding, before the fusion; only for the
-            branches in `branch_loss_widths`. A session whose map is dropped (`present` is False) still has its embedding
-            here; only the fusion gets 0 for it.
+            branches in `branch_loss_widths`. A session whose map is dropped (`present` is False) has that of the map all the
+            same; the fusion gets 0 in its place, and the joint branch 0 in place of the map.
     """
 
     embedding: Tensor
@@ -73,8 +73,8 @@ class FaceNetwork(nn.Module):
     Args:
         branches: modality to the branch that reads it; `joint` to the branch that reads all.
         fusion: name of the fusion of their embeddings.
-        channels: width of the fused identity embedding. That of an attribute has the same width, or the width of the widest
-            branch embedding of the attribute if that is smaller. Only for the fusions fc and gated.
+        channels: for the fusions fc and gated only: width of the fused identity embedding. The fused embedding of an attribute
+            is as wide, or as wide as the widest branch embedding of the attribute if that is smaller.
         classes: attribute to its number of classes.
         flip_average: whether the outputs in evaluation mode are means over the maps and their mirror images.
         linear_share: share of the linear embedding (`LinearEmbedding`: a fitted projection of the maps) in the cosine

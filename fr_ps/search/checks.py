@@ -1,5 +1,6 @@
 """Checks before the first trial: the objectives are defined on the validation set, and every searched setting has an effect."""
 
+import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence, Set
 
@@ -9,6 +10,7 @@ from fr_ps.config import Config, with_settings
 from fr_ps.config.dependencies import CONDITIONS, Condition, get_setting
 from fr_ps.config.search import COST_OBJECTIVES
 from fr_ps.data.labels import ATTRIBUTES, MISSING
+from fr_ps.data.split_files import split_text
 from fr_ps.data.splits import make_split
 from fr_ps.errors import InputError
 from fr_ps.search.space import Dimension, Space, Value, params_to_settings
@@ -25,7 +27,7 @@ def check_data_and_objectives(spec: StudySpec) -> str:
     Opening it writes its maps into the cache (see `fr_ps.data.store`), from which the trials then only read.
 
     Returns:
-        digest of the data.
+        digest of the data; with a split file (data.split), followed by a dash and the digest of its parts.
 
     Raises:
         InputError: unusable data or split, no validation subjects, or an objective that is undefined or has low support.
@@ -50,7 +52,10 @@ def check_data_and_objectives(spec: StudySpec) -> str:
                 f"objectives: {objective} is undefined or has low support on the validation set ({metrics.reasons[objective]}); "
                 "expected another metric, or more validation subjects"
             )
-    return dataset.store.digest
+    if not config.data.split:
+        return dataset.store.digest
+    parts = hashlib.sha256(split_text(dataset.labels, split).encode()).hexdigest()[:16]
+    return f"{dataset.store.digest}-{parts}"
 
 
 def require_effect(space: Space, base: Config) -> None:

@@ -93,15 +93,15 @@ def _open_or_create_search(spec: StudySpec, digest: str, workers: int, runs: Pat
     stored = None if created else _wait_for_metadata(study)
     if stored:
         require_same_definition(config.study.name, stored.definition, spec.definition())
-        if stored.digest != digest:
+        if stored.digest not in (digest, digest.partition("-")[0]):  # studies of before have no digest of the split file
             raise InputError(
-                f"study {config.study.name!r} has other data (digest {stored.digest}, here {digest}); "
+                f"study {config.study.name!r} has other data or another split file (digest {stored.digest}, here {digest}); "
                 "use the same data, or set another study.name"
             )
         try:
             require_effect(spec.space, spec.base)
         except InputError as error:  # allowed by an earlier version: warn only, so that the study can resume
-            echo(f"note: this study resumes with its space unchanged; a new study with it would be rejected: {error}")
+            echo(f"note: this study resumes, but a new study with the same space would be rejected: {error}")
         run_info, folder = stored.run.card, Path(stored.run.folder)
         return RunningSearch(spec, study, run_info, refresh_parent(stored.run.parent, folder), folder, workers, runs)
     try:

@@ -28,7 +28,7 @@ class Dimension:
         choices: as stored in the study, where lists are JSON text; empty for a range.
         low: lower end of the range.
         high: upper end of the range, included if the steps reach it.
-        step: between the values of the range; None: any number.
+        step: between neighbouring values of the range; None: every number in it, with `integer` every whole number.
         log: whether the axis is logarithmic.
         integer: whether the values are whole numbers.
         when: the condition, as parent setting to its allowed values (as stored in the study): a trial has this dimension only if

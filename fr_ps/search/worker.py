@@ -132,7 +132,7 @@ def total_epochs(study: optuna.Study) -> int:
     """
     trials = study.get_trials(deepcopy=False)
     # A retry that resumes the run of the killed trial has the epochs of that trial too.
-    resumed = {
+    continued = {
         number
         for trial in trials
         for number in trial.system_attrs.get("retry_history", ())
@@ -141,7 +141,7 @@ def total_epochs(study: optuna.Study) -> int:
     return sum(
         int(trial.user_attrs.get(EPOCHS, max(trial.intermediate_values, default=0)))  # or the last reported epoch
         for trial in trials
-        if trial.number not in resumed
+        if trial.number not in continued
     )
 
 

@@ -32,8 +32,9 @@ def sampled_centres(
       centre are larger, up to (1 - beta1) / sqrt(1 - beta2) = 3.2 times the learning rate.
 
     As in the paper, each of several processes holds a part of the centres (`MarginLoss.part`). Unlike in the paper, all processes
-    draw the same sample of all subjects, and each takes its part of it. So the sample does not depend on the number of processes.
-    A step that accumulates several batches has one sample.
+    draw the same sample of all subjects, and each takes its part of it. So the sample does not depend on the number of processes,
+    except that a process whose part has no sampled subject adds the first one of its part. A step that accumulates several
+    batches has one sample.
 
     Do not enter the context while an autograd graph that was built before is still needed: that graph has recorded the shape of
     the weights with all centres.

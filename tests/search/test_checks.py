@@ -135,9 +135,13 @@ def test_a_new_study_with_such_a_space_is_an_error_and_an_existing_one_resumes(
         patch.setattr(launcher, "require_effect", lambda _space, _base: None)
         created = launcher._open_or_create_search(spec, "digest", 1, Path("runs"))
     assert launcher._open_or_create_search(spec, "digest", 1, Path("runs")).run_info.id == created.run_info.id
+    # A study of before, which has no digest of the split file.
+    assert launcher._open_or_create_search(spec, "digest-parts", 1, Path("runs")).run_info.id == created.run_info.id
+    with rejected("has other data or another split file", "digest digest, here other"):
+        launcher._open_or_create_search(spec, "other-parts", 1, Path("runs"))
     printed = capsys.readouterr()
     assert (
-        "note: this study resumes with its space unchanged; a new study with it would be rejected: space.loss.adversarial: has"
+        "note: this study resumes, but a new study with the same space would be rejected: space.loss.adversarial: has"
         in printed.out + printed.err
     )
 
@@ -308,6 +312,13 @@ def test_the_digest_is_that_of_the_maps(prepared: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(prepared, copy)
     assert check_data_and_objectives(spec_of(copy)) == digest
+    subjects = list(genders(prepared))
+    first, second = (
+        split_of(prepared, tmp_path / f"{number}.csv", val=subjects[number : number + 2], train=subjects[4:]) for number in (0, 1)
+    )
+    of_splits = [check_data_and_objectives(spec_of(prepared, split=split, test_people=0)) for split in (first, second)]
+    assert of_splits[0] != of_splits[1]
+    assert [of_split.split("-")[0] for of_split in of_splits] == [digest, digest]
     other = tmp_path / "other"
     shutil.copytree(prepared, other, ignore=shutil.ignore_patterns(".*"))
     file = sorted(other.glob("data/*/*/albedo.npy"))[0]
