@@ -93,7 +93,7 @@ def _open_or_create_search(spec: StudySpec, digest: str, workers: int, runs: Pat
     stored = None if created else _wait_for_metadata(study)
     if stored:
         require_same_definition(config.study.name, stored.definition, spec.definition())
-        if stored.digest not in (digest, digest.partition("-")[0]):  # studies of before have no digest of the split file
+        if stored.digest not in (digest, digest.partition("-")[0]):  # an earlier version stored the part before "-" only
             raise InputError(
                 f"study {config.study.name!r} has other data or another split file (digest {stored.digest}, here {digest}); "
                 "use the same data, or set another study.name"

@@ -255,17 +255,16 @@ class _EpochReporter:
         )
         self.epoch = max(run.metric_history.get(_EPOCH_METRIC, {}), default=0)
         self.epochs_reported_before = set(stored.intermediate_values)
-        # A trial that starts over in a new run has the reported values of its earlier run.
-        self.starts_over = bool(self.epochs_reported_before) and not self.epoch
-        self.stores_epochs = EPOCHS in stored.user_attrs
+        # `_open_run` sets the attribute if the trial starts over: the reported values are then also those of its earlier run.
+        self.has_epochs_attribute = EPOCHS in stored.user_attrs
 
     def __call__(self, epoch: int, validation: Metrics) -> None:
         self.epoch = max(self.epoch, epoch)
         value = validation.values.get(self.reported_metric) if self.reported_metric else None
-        if value is None or self.stores_epochs:
-            # `worker.total_epochs` cannot take the number from the reported values: there are none, or also those of another run.
+        if value is None or self.has_epochs_attribute:
+            # Here `worker.total_epochs` cannot count the reported values: nothing is reported, or the trial started over.
             with_database_retries(lambda: self.trial.set_user_attr(EPOCHS, self.epoch))
-        if value is None or (self.starts_over and epoch in self.epochs_reported_before):
+        if value is None or (self.has_epochs_attribute and epoch in self.epochs_reported_before):
             return
         if epoch not in self.epochs_reported_before:
             with_database_retries(lambda: self.trial.report(value, epoch))

@@ -128,10 +128,10 @@ def hours_or_epochs_exhausted(spec: StudySpec, study: optuna.Study, started_at: 
 def total_epochs(study: optuna.Study) -> int:
     """Trained epochs of all trials together, running and killed ones included.
 
-    Of a trial that was interrupted and starts over on another machine, only those of the later run.
+    Of a trial that was stopped by a signal and starts over in a new run, only the epochs of that run count.
     """
     trials = study.get_trials(deepcopy=False)
-    # A retry that resumes the run of the killed trial has the epochs of that trial too.
+    # Killed trials whose run their retry resumes: the retry has their epochs too.
     continued = {
         number
         for trial in trials

@@ -18,8 +18,7 @@ from fr_ps.tracking.journal import JOURNAL_FILE, Event, Journal, read_events
 DELIVERED_FILE = "delivered.json"
 _MAX_BATCH_ITEMS = 1000
 _BATCH_ENDS = ("artifact", "model", "status")
-"""Kinds of events that end a batch. Each needs requests of its own, an upload slow ones, and is acknowledged before the next
-events."""
+"""Kinds of events that end a batch, so that they are acknowledged before the next events are sent. An upload is slow."""
 _BATCH_DELAY = 1.0
 _MIN_BACKOFF, _MAX_BACKOFF, _CLOSING_BACKOFF = 1.0, 60.0, 2.0
 

@@ -275,9 +275,10 @@ def curves_figure(curves: Curves, title: str, names: Sequence[str], logarithmic:
 def learning_rate_figure(
     lr_at: Callable[[int], float], logged_rates: Mapping[int, float], epochs: int, steps_per_epoch: int
 ) -> Figure:
-    """The learning rate of each step over the epochs, by the schedule of `lr_at`.
+    """The learning rate of each step over the epochs, by `lr_at`, the schedule of the current settings.
 
-    An epoch whose logged rate differs from that schedule, which a resume has changed, has one point: the logged rate.
+    Before a resume that changed the settings, other rates were used. An epoch whose logged rate differs from `lr_at` has one
+    point, the logged rate. The epoch in which the resume happened is drawn by `lr_at` as a whole.
 
     Args:
         lr_at: from `build_schedule`.

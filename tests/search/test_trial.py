@@ -185,12 +185,10 @@ def test_a_retry_that_starts_over_is_not_pruned_by_the_values_of_the_killed_tria
 
     def fit(_config: Config, run: Run, _echo: Any, on_epoch: Any) -> None:
         calls.append(run.id)
-        for epoch, value in ((1, 0.3), (2, 0.3), (3, 0.9)) if len(calls) == 1 else ((1, 0.3), (2, 0.9)):
+        for epoch in ((1, 2), (1,), (2,))[len(calls) - 1]:
             run.log_metrics({"train/lr": 0.001}, epoch)
-            on_epoch(epoch, Metrics({OBJECTIVE: value}))
-            if len(calls) == 1 and epoch == 2:
-                raise KeyboardInterrupt
-        raise ValueError("the end")
+            on_epoch(epoch, Metrics({OBJECTIVE: 0.3}))
+        raise ValueError("the end") if len(calls) == 3 else KeyboardInterrupt
 
     monkeypatch.setattr("fr_ps.search.trial.fit", fit)
     number, slots, _ = acquire(context.storage, study, 9)
@@ -203,8 +201,12 @@ def test_a_retry_that_starts_over_is_not_pruned_by_the_values_of_the_killed_tria
     study.add_trial(optuna.create_trial(params={}, distributions={}, value=0.8, intermediate_values=better))
     shutil.rmtree(context.runs / trial_run_id(stopped))  # as on another machine
     assert acquire(context.storage, study, 9).number == number
+    with pytest.raises(KeyboardInterrupt):  # there it is stopped once more, and resumes
+        run_trial(context, number, slots.slot_of(number))
+    release(context.storage, study, number)
+    assert acquire(context.storage, study, 9).number == number
     assert run_trial(context, number, slots.slot_of(number)) == TrialResult("failed", None, "ValueError: the end", 2)
-    assert calls[0] != calls[1]
+    assert calls[0] != calls[1] == calls[2]
     assert total_epochs(study) == 2 + 3  # of the second run, and of the trial that was added
 
 
