@@ -131,8 +131,9 @@ class AugmentConfig:
         erase: probability that a random rectangle of 2 to 33 % of a session's maps is erased (Zhong et al. 2020): albedo becomes
             its mean, depth 0, and normals (0, 0, 1).
         leave_out_light: only for the fit of the linear embedding, not for batches. The fit reads several copies of each session,
-            moved by crop, rotation, scale and shift; half of them are solved without one light, drawn at random. It affects only
-            sessions with stored pictures (`pictures.npy`, four to seven lights).
+            moved by crop, rotation, scale and shift. For half of the copies, the maps are first computed again from the session's
+            pictures without one light, drawn at random. It affects only sessions with stored pictures (`pictures.npy`, four to
+            seven lights).
     """
 
     flip: float = 0.5

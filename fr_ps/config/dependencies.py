@@ -82,7 +82,7 @@ def _has_adversaries(config: Config) -> bool:
 
 
 _HAS_NEW_BRANCH = Condition(
-    "fusion.branches lacks a modality of data.modalities, or the joint branch",
+    "the network has a branch that fusion.branches does not name (see data.modalities, fusion.joint)",
     ("fusion.branches", "fusion.joint", "data.modalities"),
     lambda config: not set(config.branch_names) <= set(config.fusion.branches),
 )

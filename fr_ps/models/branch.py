@@ -200,7 +200,8 @@ def feature_map_size(backbone: nn.Module, inputs: int, size: int) -> tuple[int, 
     except (RuntimeError, AssertionError, ValueError) as error:
         text = one_line(error, 200).rstrip(".")
         raise InputError(
-            f"model.backbone accepts no maps of {size} px ({text}); prepare larger ones, or choose another"
+            f"model.backbone has no feature map for {size} px ({text}); choose another model.backbone, a larger "
+            "model.input_size if it is set, or larger maps"
         ) from None
     finally:
         for module, mode in modes.items():
