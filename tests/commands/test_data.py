@@ -226,7 +226,7 @@ def test_a_config_with_a_misspelt_name_is_rejected_by_the_data_commands_too(here
     for text, key in (("daat: {root: x}", "daat"), ("data: {rot: x}", "data.rot"), ("optim: {lrr: 1}", "optim.lrr")):
         Path("train.yaml").write_text(text)
         error = command_error("data", "split", "--config=train.yaml")
-        assert re.search(f"train.yaml: row 1: unknown setting '{key}'; (did you mean [a-z._]+[?] )?expected one of", error)
+        assert re.search(f"train.yaml: line 1: unknown setting '{key}'; (did you mean [a-z._]+[?] )?expected one of", error)
     assert "data synthetic --help" in command_error("data", "synthetic", "--out=x", "--config=train.yaml")
     assert "none.yaml" in command_error("data", "summary", "--config=none.yaml")
 
