@@ -65,6 +65,16 @@ def ended_by(
     return result, last_status(context.runs / trial_run_id(trial)), trial.state, trial.user_attrs["reason"]
 
 
+def run_until_stopped(context: WorkerContext) -> tuple[int, int]:
+    """Run the next trial, whose training raises KeyboardInterrupt, and release it; its number and slot."""
+    number, slots, _ = acquire(context.storage, context.study, 9)
+    assert number is not None
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(context, number, slots.slot_of(number))
+    release(context.storage, context.study, number)
+    return number, slots.slot_of(number)
+
+
 @pytest.mark.parametrize(
     ("error", "epochs", "kind", "status", "reason"),
     [
@@ -134,15 +144,11 @@ def test_a_resumed_trial_whose_settings_another_one_has_completed_copies_its_val
 
     monkeypatch.setattr("fr_ps.search.trial.fit", fit)
     study = context.study
-    number, slots, _ = acquire(context.storage, study, 9)
-    assert number is not None
-    with pytest.raises(KeyboardInterrupt):
-        run_trial(context, number, slots.slot_of(number))
-    release(context.storage, study, number)
+    number, slot = run_until_stopped(context)
     (stopped,) = study.get_trials()
     study.add_trial(optuna.create_trial(params=stopped.params, distributions=stopped.distributions, value=0.75))
     assert acquire(context.storage, study, 9).number == number
-    result = run_trial(context, number, slots.slot_of(number))
+    result = run_trial(context, number, slot)
     assert result == TrialResult("complete", (0.75,), "same settings as trial 1; values copied", epochs=2)
     assert total_epochs(study) == 2
     history = Run(context.runs / trial_run_id(study.get_trials()[number])).metric_history[f"best/{OBJECTIVE}"]
@@ -168,14 +174,10 @@ def test_with_several_objectives_a_resumed_trial_continues_its_epochs(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("fr_ps.search.trial.fit", fit)
-    number, slots, _ = acquire(context.storage, study, 9)
-    assert number is not None
-    with pytest.raises(KeyboardInterrupt):
-        run_trial(context, number, slots.slot_of(number))
-    release(context.storage, study, number)
+    number, slot = run_until_stopped(context)
     assert total_epochs(study) == 2  # for the budget, although Optuna stores no values of an epoch of such a study
     assert acquire(context.storage, study, 9).number == number
-    assert run_trial(context, number, slots.slot_of(number)) == TrialResult("failed", None, "ValueError: after the resume", 2)
+    assert run_trial(context, number, slot) == TrialResult("failed", None, "ValueError: after the resume", 2)
 
 
 def test_a_retry_that_starts_over_is_not_pruned_by_the_values_of_the_killed_trial(
@@ -191,21 +193,17 @@ def test_a_retry_that_starts_over_is_not_pruned_by_the_values_of_the_killed_tria
         raise ValueError("the end") if len(calls) == 3 else KeyboardInterrupt
 
     monkeypatch.setattr("fr_ps.search.trial.fit", fit)
-    number, slots, _ = acquire(context.storage, study, 9)
-    assert number is not None
-    with pytest.raises(KeyboardInterrupt):
-        run_trial(context, number, slots.slot_of(number))
-    release(context.storage, study, number)
+    number, slot = run_until_stopped(context)
     better = dict.fromkeys((1, 2, 3), 0.8)
     (stopped,) = study.get_trials()
     study.add_trial(optuna.create_trial(params={}, distributions={}, value=0.8, intermediate_values=better))
     shutil.rmtree(context.runs / trial_run_id(stopped))  # as on another machine
     assert acquire(context.storage, study, 9).number == number
     with pytest.raises(KeyboardInterrupt):  # there it is stopped once more, and resumes
-        run_trial(context, number, slots.slot_of(number))
+        run_trial(context, number, slot)
     release(context.storage, study, number)
     assert acquire(context.storage, study, 9).number == number
-    assert run_trial(context, number, slots.slot_of(number)) == TrialResult("failed", None, "ValueError: the end", 2)
+    assert run_trial(context, number, slot) == TrialResult("failed", None, "ValueError: the end", 2)
     assert calls[0] != calls[1] == calls[2]
     assert total_epochs(study) == 2 + 3  # of the second run, and of the trial that was added
 
